@@ -1,0 +1,61 @@
+# The two commands of the README, and what they stand on.
+#
+#   make demo    set up .venv, run experiments/quickstart.toml, print the table and the report's path
+#   make test    set up .venv-test, check style, types, contracts and generated code, run the tests
+#   make test-compose    build the images, run the quickstart as containers, look for its report
+#   make test-bare       set up .venv-bare as a board has it (Python 3.10, no torch), run what runs there
+#
+# PYTHON       the interpreter to set up with (3.11 or newer for make test)
+# BARE_PYTHON  the interpreter of make test-bare
+# TORCH_INDEX  a package index that offers CPU builds of torch, tried beside the usual one
+
+PYTHON ?= python3
+BARE_PYTHON ?= python3.10
+TORCH_INDEX ?=
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"Leakwatt needs Python 3.11 or newer here: make PYTHON=python3.11 ...")'
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
+.PHONY: help demo test test-compose test-bare clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: .venv/.ready
+	.venv/bin/leakwatt run experiments/quickstart.toml
+
+test: .venv-test/.ready
+	.venv-test/bin/python tools/check.py
+
+.venv/.ready: pyproject.toml deploy/constraints.txt
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv .venv
+	.venv/bin/python $(PIP_INSTALL) --constraint deploy/constraints.txt --editable '.[demo]'
+	touch $@
+
+.venv-test/.ready: pyproject.toml deploy/constraints-test.txt
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv .venv-test
+	.venv-test/bin/python $(PIP_INSTALL) --constraint deploy/constraints-test.txt --editable '.[test]'
+	touch $@
+
+test-compose:
+	$(COMPOSE) down --volumes
+	$(COMPOSE) build $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX))
+	$(COMPOSE) run --rm --entrypoint rm init -rf /runs/compose-test
+	LEAKWATT_RUN=compose-test $(COMPOSE) up
+	test -s runs/compose-test/report/index.html
+	$(COMPOSE) down --volumes
+
+test-bare: .venv-bare/.ready
+	.venv-bare/bin/python -m pytest tests/unit tests/property tests/contract tests/golden tests/hygiene
+
+.venv-bare/.ready: pyproject.toml
+	$(BARE_PYTHON) -m venv .venv-bare
+	.venv-bare/bin/python $(PIP_INSTALL) --editable . pytest pytest-timeout hypothesis
+	touch $@
+
+clean:
+	rm -rf .venv .venv-test .venv-bare build dist
