@@ -1,0 +1,1 @@
+"""Codecs: tensors by name <-> the bytes on the wire."""

@@ -1,0 +1,1 @@
+"""Defences: what a client does to its model or update so that it tells less."""

@@ -1,0 +1,77 @@
+"""The file in which granted knowledge travels: written by `testbed.disclose`, read by the attacker.
+
+One npz per run, without pickles. Keys: "victims" (names `<round>/<client>` of all that are in it),
+`<round>/<client>/labels` and `<round>/<client>/encoded_input` where granted, and for all victims
+together "auxiliary_inputs" and "auxiliary_labels".
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fedcore.errors import ConfigError, RunError
+from fedcore.types import Knowledge, Ticket
+
+__all__ = ["read_knowledge", "write_knowledge"]
+
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
+
+_OWN = ("labels", "encoded_input")
+_SHARED = ("auxiliary_inputs", "auxiliary_labels")
+
+
+def write_knowledge(path: Path, knowledge: Mapping[Ticket, Knowledge]) -> None:
+    """Write what is granted about the victims of one run; a reader sees all of it or no file.
+
+    Args:
+        path: see `RunFolder.knowledge_file`.
+        knowledge: by victim; auxiliary examples are taken from the first, and are the same for all.
+    """
+    arrays = {"victims": np.array([_name(ticket) for ticket in knowledge], dtype=np.str_)}
+    for ticket, told in knowledge.items():
+        arrays |= {f"{_name(ticket)}/{key}": getattr(told, key) for key in _OWN}
+    for told in list(knowledge.values())[:1]:
+        arrays |= {key: getattr(told, key) for key in _SHARED}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    with beside.open("wb") as file:
+        granted = {key: array for key, array in arrays.items() if array is not None}
+        np.savez_compressed(file, **granted)  # type: ignore[arg-type]  # names hold slashes
+    beside.replace(path)
+
+
+def read_knowledge(path: Path) -> dict[Ticket, Knowledge]:
+    """Read the granted knowledge about the victims of one run, by victim.
+
+    Raises:
+        RunError: no such file, or not ours.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        names = [str(name) for name in arrays.pop("victims")]
+        return {
+            _ticket(path.stem, name): Knowledge(
+                **{key: arrays.get(f"{name}/{key}") for key in _OWN},
+                **{key: arrays.get(key) for key in _SHARED},
+            )
+            for name in names
+        }
+    except (*_UNREADABLE, ConfigError) as error:
+        raise RunError(
+            f"{path}: no granted knowledge ({error}); `leakwatt disclose` writes it"
+        ) from error
+
+
+def _name(ticket: Ticket) -> str:
+    return f"{ticket.round}/{ticket.client_id}"
+
+
+def _ticket(run_id: str, name: str) -> Ticket:
+    round_, _, client_id = name.partition("/")
+    return Ticket(run_id=run_id, round=int(round_), client_id=client_id)

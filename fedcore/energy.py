@@ -1,0 +1,190 @@
+"""What a phase cost: measured joules with their provenance, or modelled ones, never mixed."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Literal
+
+from fedcore.errors import MeterError
+from fedcore.types import Missing, Ticket
+
+__all__ = [
+    "Boundary",
+    "EnergyReading",
+    "Evaluation",
+    "ModelledEnergy",
+    "Phase",
+    "PhaseRecord",
+    "PhaseReport",
+]
+
+
+class Phase(enum.Enum):
+    """The parts of a client's round, in order."""
+
+    IDLE = "idle"
+    RECEIVE = "receive"
+    EVALUATE = "evaluate"
+    ENCODE = "encode"
+    TRAIN = "train"
+    DEFEND = "defend"
+    SUBMIT = "submit"
+
+
+class Boundary(enum.Enum):
+    """Where the meter cuts the board off from the world; readings of two boundaries never add."""
+
+    CPU_PACKAGE = "cpu-package"
+    RAILS_SUM = "rails-sum"
+    MODULE_INPUT = "module-input"
+    BOARD_DC_INPUT = "board-dc-input"
+    WALL_AC = "wall-ac"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyReading:
+    """A measured energy.
+
+    Attributes:
+        energy_j: in the window, in J.
+        uncertainty_j: half-width of the 95 % interval (k = 2), in J.
+        duration_s: of the window.
+        rail: what was measured ("package-0", "VDD_IN", ...).
+        boundary: what lies inside the measurement.
+        method: "counter" (difference of an energy counter) or "integrated" (power samples).
+        coverage: share of the window that samples cover, in [0, 1].
+        n_samples: samples inside the window, edges included.
+        longest_gap_s: between neighbouring samples.
+        flags: what a reader must know ("wrapped", "shared(4)", "gap", ...).
+        meter: registered name and version of the source.
+    """
+
+    energy_j: float
+    uncertainty_j: float
+    duration_s: float
+    rail: str
+    boundary: Boundary
+    method: Literal["counter", "integrated"]
+    coverage: float
+    n_samples: int
+    longest_gap_s: float
+    meter: str
+    flags: tuple[str, ...] = ()
+
+    def plus(self, other: EnergyReading) -> EnergyReading:
+        """The energy of two disjoint windows of the same meter and rail.
+
+        Raises:
+            MeterError: boundary, rail or meter differ.
+        """
+        mine = (self.boundary, self.rail, self.meter)
+        if mine != (other.boundary, other.rail, other.meter):
+            raise MeterError(
+                f"cannot add {other.boundary.value} {other.rail} ({other.meter}) "
+                f"to {self.boundary.value} {self.rail} ({self.meter})"
+            )
+        duration_s = self.duration_s + other.duration_s
+        covered_s = self.coverage * self.duration_s + other.coverage * other.duration_s
+        return EnergyReading(
+            energy_j=self.energy_j + other.energy_j,
+            # Added linearly: gain errors of one meter are the same in both windows.
+            uncertainty_j=self.uncertainty_j + other.uncertainty_j,
+            duration_s=duration_s,
+            rail=self.rail,
+            boundary=self.boundary,
+            method=self.method,
+            coverage=covered_s / duration_s if duration_s else 0.0,
+            n_samples=self.n_samples + other.n_samples,
+            longest_gap_s=max(self.longest_gap_s, other.longest_gap_s),
+            meter=self.meter,
+            flags=tuple(sorted({*self.flags, *other.flags})),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelledEnergy:
+    """An estimate from a model, not a measurement; marked wherever it is shown.
+
+    Attributes:
+        energy_j: central value in J.
+        low_j: lower end of the model's interval.
+        high_j: upper end.
+        model: name of the energy model's table.
+        inputs: what went in, for people ("1.82 CPU-s").
+    """
+
+    energy_j: float
+    low_j: float
+    high_j: float
+    model: str
+    inputs: str
+
+    def plus(self, other: ModelledEnergy) -> ModelledEnergy:
+        """The sum of two windows under the same model; intervals add, being fully correlated.
+
+        Raises:
+            MeterError: the models differ.
+        """
+        if self.model != other.model:
+            raise MeterError(f"cannot add model {other.model!r} to model {self.model!r}")
+        return ModelledEnergy(
+            energy_j=self.energy_j + other.energy_j,
+            low_j=self.low_j + other.low_j,
+            high_j=self.high_j + other.high_j,
+            model=self.model,
+            inputs=f"{self.inputs} + {other.inputs}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRecord:
+    """One phase of one client's round.
+
+    Attributes:
+        phase: which.
+        start_mono_ns: begin on the client's monotonic clock, in ns.
+        duration_s: wall time.
+        cpu_s: CPU time of the client process and its children.
+        measured: one reading per rail of the meter, or why there is none.
+        modelled: the estimate beside it, or why there is none.
+    """
+
+    phase: Phase
+    start_mono_ns: int
+    duration_s: float
+    cpu_s: float
+    measured: tuple[EnergyReading, ...] | Missing
+    modelled: ModelledEnergy | Missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Accuracy of the round's incoming weights on the client's held-out examples."""
+
+    n_correct: int
+    n_examples: int
+    mean_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseReport:
+    """What a client says about its round after the acknowledgement; sending it twice is harmless.
+
+    Attributes:
+        ticket: whose round.
+        attempt: of the client's take at this round, from 0.
+        phases: in order of begin.
+        evaluation: when the plan asked for it.
+        clock_offset_s: aggregator's wall clock minus the client's, in s.
+        clock_uncertainty_s: half the best round trip.
+        machine_card: digest of the card sent in the handshake.
+    """
+
+    ticket: Ticket
+    attempt: int
+    phases: tuple[PhaseRecord, ...]
+    evaluation: Evaluation | None
+    clock_offset_s: float
+    clock_uncertainty_s: float
+    machine_card: str

@@ -1,0 +1,45 @@
+"""A pulse that a container's health check can feel: `python -m fedcore.health FILE`.
+
+A service touches the file whenever its work moves on: an aggregator at every tick, a client at
+every answered heartbeat, an attacker whenever the tap or an attack makes a step.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["Pulse", "main"]
+
+_STALE_AFTER_S = 60.0
+
+
+class Pulse:
+    """Touches a file.
+
+    Args:
+        file: to touch; None for a pulse that nobody feels.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+
+    def beat(self) -> None:
+        """The work moved on."""
+        if self._file is not None:
+            self._file.touch()
+
+
+def main() -> int:
+    """Return 0 if the file was touched within the last minute, else 1 with one line."""
+    file = Path(sys.argv[1])
+    age_s = time.time() - file.stat().st_mtime if file.exists() else None
+    if age_s is not None and age_s < _STALE_AFTER_S:
+        return 0
+    sys.stderr.write(f"{file}: {'missing' if age_s is None else f'{age_s:.0f} s old'}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Where a run keeps what: one home for every path.
+
+runs/<experiment id>/            may be read by anybody, the attacker included
+    experiment.json              resolved experiment
+    artefacts/<sha256>           initial and round weights, by content
+    initial.json                 arm name -> digest of its initial weights
+    journal/<sha256>             received updates, byte for byte
+    store.sqlite                 rounds, acceptances, refusals, phases, evaluations
+    vault/<client>/...           victims' records, sealed to the judge
+    knowledge/<run id>.npz       what testbed.disclose granted
+    attack/<run id>/             reconstructions and progress
+    scores/<run id>.json         what the judge found
+    report/                      page and figures (they show victims: handle like the data)
+    logs/                        one file per service
+
+<private>/<experiment id>/       for the testbed and single clients; never for the attacker
+    judge.key                    opens the vault
+    judge.pub                    seals it
+    certs/<name>.{crt,key}       and ca.crt
+    clients/<client>/            shard.npz, card.json, secret
+    auxiliary.npz                examples that no client holds
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcore.config import Experiment, parse_experiment
+from fedcore.errors import ConfigError
+from fedcore.strict import canonical_json
+from fedcore.types import Ticket
+
+__all__ = ["PrivateFolder", "RunFolder"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The shared folder of one experiment's run."""
+
+    root: Path
+
+    @property
+    def experiment_file(self) -> Path:
+        """The resolved experiment."""
+        return self.root / "experiment.json"
+
+    @property
+    def artefacts(self) -> Path:
+        """Blobs of plans, by SHA-256."""
+        return self.root / "artefacts"
+
+    @property
+    def initial_file(self) -> Path:
+        """Arm name -> digest of its initial weights."""
+        return self.root / "initial.json"
+
+    @property
+    def journal(self) -> Path:
+        """Accepted updates, by SHA-256."""
+        return self.root / "journal"
+
+    @property
+    def store_file(self) -> Path:
+        """The SQLite store."""
+        return self.root / "store.sqlite"
+
+    @property
+    def vault(self) -> Path:
+        """Sealed records, one folder per client."""
+        return self.root / "vault"
+
+    @property
+    def report(self) -> Path:
+        """The page and its figures."""
+        return self.root / "report"
+
+    @property
+    def logs(self) -> Path:
+        """One file per service."""
+        return self.root / "logs"
+
+    def sealed_file(self, ticket: Ticket, sha256: str) -> Path:
+        """The sealed record of one update."""
+        return self.vault / ticket.client_id / ticket.run_id / f"{ticket.round:05d}-{sha256}.sealed"
+
+    def knowledge_file(self, run_id: str) -> Path:
+        """What was disclosed to the attacker about one run."""
+        return self.root / "knowledge" / f"{run_id}.npz"
+
+    def attack(self, run_id: str) -> Path:
+        """The attacker's folder of one run."""
+        return self.root / "attack" / run_id
+
+    def scores_file(self, run_id: str) -> Path:
+        """The judge's findings on one run."""
+        return self.root / "scores" / f"{run_id}.json"
+
+    def write_experiment(self, experiment: Experiment) -> None:
+        """Write the resolved experiment; its bytes are what the digest names."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.experiment_file.write_bytes(canonical_json(experiment) + b"\n")
+
+    def read_experiment(self) -> Experiment:
+        """Read the resolved experiment back.
+
+        Raises:
+            ConfigError: this is no run folder.
+        """
+        try:
+            table = json.loads(self.experiment_file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.root}: not a run folder ({error})") from error
+        return parse_experiment(table, where=self.experiment_file.name)
+
+
+@dataclass(frozen=True)
+class PrivateFolder:
+    """What must not be readable by the attacker."""
+
+    root: Path
+
+    @property
+    def judge_private(self) -> Path:
+        """Opens the vault."""
+        return self.root / "judge.key"
+
+    @property
+    def judge_public(self) -> Path:
+        """Seals the vault."""
+        return self.root / "judge.pub"
+
+    @property
+    def auxiliary_file(self) -> Path:
+        """Examples that no client holds."""
+        return self.root / "auxiliary.npz"
+
+    def service(self, name: str) -> Path:
+        """All that one service needs: certificates, and a client's shard, secret and seal."""
+        return self.root / "services" / name
+
+    def secret_file(self, client_id: str) -> Path:
+        """A client's secret."""
+        return self.service(client_id) / "secret"

@@ -1,0 +1,1 @@
+"""Networks, neurons, losses and learning rules in torch: what client and attacker both compute."""

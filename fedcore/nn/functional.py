@@ -1,0 +1,80 @@
+"""Logits, loss and gradient as functions of the weights: client and attacker call these same ones.
+
+Everywhere `params` maps a parameter's name to its tensor, `inputs` is [time, batch, feature...],
+and `labels` is int64 [batch] or, as probabilities, float [batch, class].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fedcore.nn.losses import loss_of
+from fedcore.nn.models.network import Network
+
+__all__ = ["Params", "gradient", "logits", "loss", "predict", "trace"]
+
+Params = Mapping[str, Tensor]
+"""Weights by parameter name."""
+
+
+def logits(model: Network, params: Params, inputs: Tensor) -> Tensor:
+    """What the model says: [batch, class], or [time, batch, class] for readout "per_step"."""
+    said: Tensor = torch.func.functional_call(model, dict(params), (inputs,), strict=True)
+    return said
+
+
+def trace(model: Network, params: Params, inputs: Tensor) -> Tensor:
+    """The output over time, [time, batch, class], from which `logits` are read."""
+    output: Tensor = torch.func.functional_call(
+        model, dict(params), (inputs,), {"trace": True}, strict=True
+    )
+    return output
+
+
+def predict(model: Network, params: Params, inputs: Tensor) -> Tensor:
+    """The most likely class of each example, int64 [batch]; steps of "per_step" are averaged."""
+    with torch.no_grad():
+        said = logits(model, params, inputs)
+    return (said.mean(0) if model.spec.readout == "per_step" else said).argmax(1)
+
+
+def loss(model: Network, params: Params, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss of the batch, a scalar."""
+    return loss_of(model.spec)(logits(model, params, inputs), labels)
+
+
+def gradient(
+    model: Network,
+    params: Params,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    create_graph: bool = False,
+) -> dict[str, Tensor]:
+    """The gradient of the mean loss in every parameter: what FedSGD sends.
+
+    Args:
+        model: the network's structure.
+        params: where the gradient is taken.
+        inputs: [time, batch, feature...].
+        labels: int64 [batch] or float [batch, class].
+        create_graph: False computes numbers, as a client does. True keeps them differentiable in
+            params, inputs and labels, as an attacker needs, and is required under torch.func's
+            vmap and grad, e.g. over victims with stacked params, inputs and labels.
+
+    Returns:
+        By name, in the order and the shapes of `params`.
+    """
+    if create_graph:
+        grads: dict[str, Tensor] = torch.func.grad(
+            lambda weights: loss(model, weights, inputs, labels)
+        )(dict(params))
+        return grads
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
+    found = torch.autograd.grad(
+        loss(model, leaves, inputs.detach(), labels.detach()), list(leaves.values())
+    )
+    return dict(zip(leaves, found, strict=True))

@@ -1,0 +1,188 @@
+"""A network over time: synapses see all steps at once, neurons go through them one by one.
+
+Both twins are the same list of layers with the same parameters. A hidden layer is a synapse layer
+(convolution, optionally pooled, or linear) and its neurons; the spiking twin has `NeuronSpec`
+neurons where the conventional twin has an activation. Pooling comes before the neurons, so that
+what a spiking layer receives from another is always binary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import prod
+
+from torch import Tensor, nn
+
+from fedcore.errors import ConfigError
+from fedcore.nn.models import READOUT
+from fedcore.nn.neurons import NEURONS
+from fedcore.nn.neurons.lif import leaky_sum
+from fedcore.plan import ModelSpec, NeuronSpec
+
+__all__ = ["Architecture", "Integrating", "LayerList", "Network", "Spiking"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+
+
+class Architecture(ABC):
+    """A registered model: a frozen dataclass whose fields are its options."""
+
+    @abstractmethod
+    def build(self, spec: ModelSpec) -> Network:
+        """The network for these inputs and classes, as either twin.
+
+        Raises:
+            ConfigError: the inputs do not fit.
+        """
+
+
+class Spiking(nn.Module):
+    """A layer of spiking neurons: currents [time, batch, neuron...] -> spikes, same shape."""
+
+    def __init__(self, spec: NeuronSpec) -> None:
+        super().__init__()
+        self.neuron = NEURONS.get(spec.name)(spec)
+
+    def forward(self, currents: Tensor) -> Tensor:
+        """Run the neurons from rest."""
+        return self.neuron.run(currents)
+
+
+class Integrating(nn.Module):
+    """Output neurons that never fire: currents [time, batch, class] -> membrane, same shape."""
+
+    def __init__(self, *, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+
+    def forward(self, currents: Tensor) -> Tensor:
+        """Run the leaky integrators from rest."""
+        return leaky_sum(currents, decay=self.decay)
+
+
+class Network(nn.Module):
+    """Maps [time, batch, feature...] to logits. Built by `LayerList`.
+
+    It holds no weights: its parameters lie on torch's meta device and only say names and shapes;
+    `fedcore.nn.functional` takes the weights as an argument.
+
+    Args:
+        spec: what it was built from.
+        layers: by name, in order.
+    """
+
+    def __init__(self, spec: ModelSpec, layers: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.spec = spec
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, inputs: Tensor, *, trace: bool = False) -> Tensor:
+        """Logits, [batch, class], or [time, batch, class] for readout "per_step".
+
+        Args:
+            inputs: [time, batch, feature...].
+            trace: return what the logits are read from instead: the output at every step,
+                [time, batch, class]. For the spiking twin it is the membrane ("membrane_mean"),
+                the current ("per_step") or the spikes ("spike_count") of the last layer, for the
+                conventional twin each step's logits.
+
+        Raises:
+            ConfigError: the inputs are not [time, batch, *spec.input_shape].
+        """
+        if inputs.shape[2:] != self.spec.input_shape:
+            expected = ", ".join(map(str, self.spec.input_shape))
+            raise ConfigError(
+                f"model {self.spec.name!r} takes inputs [time, batch, {expected}]; "
+                f"got {list(inputs.shape)}"
+            )
+        x = inputs
+        for layer in self.children():
+            if isinstance(layer, (Spiking, Integrating)):
+                x = layer(x)
+            else:  # has no memory: time is just more batch
+                x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        if trace or self.spec.readout == "per_step":
+            return x
+        if self.spec.readout == "spike_count" and self.spec.spiking:
+            return x.sum(0)
+        return x.mean(0)
+
+
+class LayerList:
+    """Collects the layers of a network one after another and follows the shape of an example.
+
+    Args:
+        spec: decides between the twins and names the readout.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._shape = spec.input_shape
+        self._layers: dict[str, nn.Module] = {}
+
+    def conv(
+        self, name: str, *, channels: int, kernel: int, stride: int = 1, pool: bool = False
+    ) -> None:
+        """Add a hidden convolutional layer, padded by half its (odd) kernel.
+
+        Args:
+            name: of its parameters.
+            channels: it puts out.
+            kernel: width and height.
+            stride: of the convolution.
+            pool: average 2x2 blocks before the neurons; an odd last row or column is dropped.
+
+        Raises:
+            ConfigError: the input is not an image, or becomes too small for the pooling.
+        """
+        if len(self._shape) != 3:
+            raise ConfigError(
+                f"model {self._spec.name!r} takes images [channel, height, width]; input_shape is "
+                f"{self._spec.input_shape}; model 'mlp' takes any shape"
+            )
+        depth, *size = self._shape
+        self._layers[name] = nn.Conv2d(
+            depth, channels, kernel, stride=stride, padding=kernel // 2, device="meta"
+        )
+        size = [(n - 1) // stride + 1 for n in size]
+        if pool:
+            if min(size) < 2:
+                raise ConfigError(
+                    f"input_shape {self._spec.input_shape} is too small for model "
+                    f"{self._spec.name!r}: {size[0]}x{size[1]} is left before the pooling of "
+                    f"{name!r}; use larger images or another model"
+                )
+            self._layers[f"{name}_pool"] = nn.AvgPool2d(2)
+            size = [n // 2 for n in size]
+        self._shape = (channels, *size)
+        self._layers[f"{name}_neurons"] = self._neurons()
+
+    def dense(self, name: str, *, n_outputs: int) -> None:
+        """Add a hidden, fully connected layer; an image is flattened first."""
+        self._linear(name, n_outputs)
+        self._layers[f"{name}_neurons"] = self._neurons()
+
+    def finish(self) -> Network:
+        """Add the readout and return the network."""
+        self._linear(READOUT, self._spec.n_classes)
+        if self._spec.spiking and self._spec.readout == "membrane_mean":
+            self._layers[f"{READOUT}_neurons"] = Integrating(decay=self._spec.neuron.decay)
+        elif self._spec.spiking and self._spec.readout == "spike_count":
+            self._layers[f"{READOUT}_neurons"] = self._neurons()
+        return Network(self._spec, self._layers)
+
+    def _linear(self, name: str, n_outputs: int) -> None:
+        if len(self._shape) > 1:
+            self._layers[f"{name}_flatten"] = nn.Flatten()
+        self._layers[name] = nn.Linear(prod(self._shape), n_outputs, device="meta")
+        self._shape = (n_outputs,)
+
+    def _neurons(self) -> nn.Module:
+        if self._spec.spiking:
+            return Spiking(self._spec.neuron)
+        return _ACTIVATIONS[self._spec.activation]()

@@ -1,0 +1,60 @@
+"""What a spiking neuron is: an initial state and one step. Time is the caller's loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from fedcore.plan import NeuronSpec
+
+__all__ = ["Neuron"]
+
+S = TypeVar("S")
+
+
+class Neuron(ABC, Generic[S]):
+    """A layer of neurons without parameters; its state is an argument and a result.
+
+    Args:
+        spec: its constants.
+    """
+
+    def __init__(self, spec: NeuronSpec) -> None:
+        self.spec = spec
+
+    @abstractmethod
+    def initial(self, current: Tensor) -> S:
+        """The state at rest, for currents of this shape, dtype and device."""
+
+    @abstractmethod
+    def step(self, current: Tensor, state: S) -> tuple[Tensor, S]:
+        """Advance by one step.
+
+        Args:
+            current: input of this step, [batch, neuron...].
+            state: after the step before.
+
+        Returns:
+            Spikes in {0, 1} in the shape of `current`, and the state after this step.
+        """
+
+    def run(self, currents: Tensor) -> Tensor:
+        """Spikes of a whole train from rest: `step` over time.
+
+        A neuron that has a faster way overrides this; spikes and gradients stay those of `step`.
+
+        Args:
+            currents: [time, batch, neuron...], at least one step.
+
+        Returns:
+            Spikes, in the shape of `currents`.
+        """
+        state = self.initial(currents[0])
+        train = []
+        for current in currents:
+            spikes, state = self.step(current, state)
+            train.append(spikes)
+        return torch.stack(train)

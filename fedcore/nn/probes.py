@@ -1,0 +1,107 @@
+"""Counts what a forward run costs: spikes, neuron updates and synaptic operations, per layer.
+
+A product of a weight and an input is counted where both exist (padding is free): as one
+accumulation (AC) per weight that a spike meets if the layer's whole input is binary, and as one
+multiply-accumulation (MAC) per weight and input otherwise, whatever the input's value. Biases,
+pooling and neuron dynamics are not synaptic; `neurons * steps` is the number of neuron updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedcore.nn.functional import logits
+from fedcore.nn.models.network import Network, Spiking
+
+__all__ = ["LayerCount", "count_layers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCount:
+    """One layer's synapses and the neurons behind them, for one example (mean over the batch).
+
+    Attributes:
+        name: of the layer's parameters, without ".weight".
+        neurons: number of its neurons.
+        steps: of time.
+        spikes: that its neurons sent; 0 where they do not spike.
+        acs: accumulations in its synapses.
+        macs: multiply-accumulations in its synapses.
+    """
+
+    name: str
+    neurons: int
+    steps: int
+    spikes: float = 0.0
+    acs: float = 0.0
+    macs: float = 0.0
+
+
+def count_layers(
+    model: Network, params: Mapping[str, Tensor], inputs: Tensor
+) -> tuple[LayerCount, ...]:
+    """Run the model once and count.
+
+    Args:
+        model: the network's structure.
+        params: its weights.
+        inputs: [time, batch, feature...].
+
+    Returns:
+        One entry per layer with weights, in order.
+    """
+    steps, n_examples = inputs.shape[:2]
+    counts: dict[str, LayerCount] = {}
+
+    def count_synapses(
+        name: str, layer: nn.Conv2d | nn.Linear, arrived: tuple[Tensor], currents: Tensor
+    ) -> None:
+        (x,) = arrived
+        binary = bool(((x == 0) | (x == 1)).all())
+        products = _products(layer, x if binary else torch.ones_like(x)) / n_examples
+        counts[name] = LayerCount(
+            name=name,
+            neurons=currents[0].numel(),
+            steps=steps,
+            acs=products if binary else 0.0,
+            macs=0.0 if binary else products,
+        )
+
+    def count_pooled(name: str, _layer: nn.Module, _arrived: object, currents: Tensor) -> None:
+        counts[name] = replace(counts[name], neurons=currents[0].numel())
+
+    def count_spikes(name: str, _layer: nn.Module, _arrived: object, spikes: Tensor) -> None:
+        counts[name] = replace(counts[name], spikes=float(spikes.sum()) / n_examples)
+
+    hooks = []
+    name = ""
+    for child, layer in model.named_children():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            name = child  # what follows, up to the next synapses, belongs to this layer
+            hooks.append(layer.register_forward_hook(partial(count_synapses, name)))
+        elif isinstance(layer, nn.AvgPool2d):
+            hooks.append(layer.register_forward_hook(partial(count_pooled, name)))
+        elif isinstance(layer, Spiking):
+            hooks.append(layer.register_forward_hook(partial(count_spikes, name)))
+    try:
+        with torch.no_grad():
+            logits(model, params, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(counts.values())
+
+
+def _products(layer: nn.Conv2d | nn.Linear, present: Tensor) -> float:
+    """Number of products of a weight and a present (1) input, over time and batch."""
+    if isinstance(layer, nn.Linear):
+        return float(present.sum(dtype=torch.float64)) * layer.out_features
+    window = present.new_ones(1, layer.in_channels, *layer.kernel_size)
+    reached = F.conv2d(present, window, stride=layer.stride, padding=layer.padding)
+    return float(reached.sum(dtype=torch.float64)) * layer.out_channels

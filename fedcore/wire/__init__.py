@@ -1,0 +1,1 @@
+"""Bytes on the wire <-> fedcore types: the only room that translates protobuf."""
