@@ -1,0 +1,1 @@
+"""What a board's work costs: meters, sampling, windows, models of energy, the machine card."""

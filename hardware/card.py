@@ -1,0 +1,276 @@
+"""The machine card: what must be known of a machine to compare what was measured on it.
+
+Everything is read from files under a root; what is not there is missing, with its reason. Serial
+numbers, host and user names are never read.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fedcore.strict import digest, to_table
+from fedcore.types import Missing
+from hardware.meters.base import MeterInfo
+from hardware.sysfs import parse_cpus, read_line
+
+__all__ = ["FrequencyPolicy", "Limits", "MachineCard", "read_card"]
+
+T = TypeVar("T")
+
+_WHEELS = ("leakwatt", "torch", "numpy", "grpcio", "protobuf", "onnxruntime", "lava-nc", "lava-dl")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_LOWEST_C = -55.0  # below it a thermal zone says that its engine is off (Jetson: -256)
+_CGROUP_V1_NO_LIMIT = 2**62
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrequencyPolicy:
+    """Processors under one rule for their clock.
+
+    Attributes:
+        cpus: their numbers.
+        current_hz: lowest and highest clock among them now.
+    """
+
+    cpus: tuple[int, ...]
+    governor: str
+    min_hz: int
+    max_hz: int
+    current_hz: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the control group (a container) allows; of nested groups, the tightest.
+
+    Attributes:
+        cpus: CPU seconds per second.
+    """
+
+    cpus: float | Missing
+    memory_bytes: int | Missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineCard:
+    """One machine at one instant.
+
+    Attributes:
+        board: model by the device tree, or by the firmware (DMI).
+        n_cpus: logical processors that are online.
+        memory_bytes: that the kernel manages.
+        kernel: release and version.
+        temperatures_c: by thermal zone.
+        throttling: evidence by source: event counts since boot, alarms (0 or 1), cooling states.
+        affinity: processors that this process, and so its sampler, may run on.
+        wheels: versions by distribution.
+        threads: environment variables that set thread counts.
+        meter: what is measured, or why nothing is.
+    """
+
+    board: str | Missing
+    cpu: str | Missing
+    n_cpus: int | Missing
+    memory_bytes: int | Missing
+    kernel: str
+    architecture: str
+    os: str | Missing
+    frequencies: tuple[FrequencyPolicy, ...] | Missing
+    temperatures_c: Mapping[str, float] | Missing
+    throttling: Mapping[str, int] | Missing
+    limits: Limits
+    affinity: tuple[int, ...]
+    python: str
+    wheels: Mapping[str, str | Missing]
+    threads: Mapping[str, str | Missing]
+    meter: MeterInfo | Missing
+
+    def to_table(self) -> dict[str, Any]:
+        """Plain values for the handshake and the report; what is missing is {"why": ...}."""
+        table: dict[str, Any] = to_table(self)
+        return table
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that names this card on phase reports."""
+        return digest(self)
+
+
+def read_card(*, meter: MeterInfo | Missing, root: Path = Path("/")) -> MachineCard:
+    """Look at the machine now.
+
+    Args:
+        meter: a recorder's `meter`.
+        root: where the machine's file system begins.
+    """
+    system = os.uname()
+    cpu = root / "sys/devices/system/cpu"
+    return MachineCard(
+        board=_board(root),
+        cpu=_from_text(root / "proc/cpuinfo", _cpu_name),
+        n_cpus=_from_text(cpu / "online", lambda text: len(parse_cpus(text))),
+        memory_bytes=_from_text(root / "proc/meminfo", _memory_bytes),
+        kernel=f"{system.release} {system.version}",
+        architecture=system.machine,
+        os=_from_text(root / "etc/os-release", _os_name),
+        frequencies=_frequencies(cpu),
+        temperatures_c=_temperatures(root / "sys/class/thermal"),
+        throttling=_throttling(root),
+        limits=_limits(root),
+        affinity=tuple(sorted(os.sched_getaffinity(0))),
+        python=platform.python_version(),
+        wheels={name: _wheel(name) for name in _WHEELS},
+        threads={
+            name: os.environ.get(name) or Missing(why="not set") for name in _THREAD_VARIABLES
+        },
+        meter=meter,
+    )
+
+
+def _from_text(path: Path, parse: Callable[[str], T]) -> T | Missing:
+    """Read and parse a file, or say why not."""
+    try:
+        return parse(path.read_text(encoding="utf-8", errors="replace").strip("\0 \n"))
+    except OSError as error:
+        return Missing(why=f"{path}: {error.strerror}")
+    except (LookupError, ValueError) as error:
+        return Missing(why=f"{path}: {error}")
+
+
+def _board(root: Path) -> str | Missing:
+    tree = _from_text(root / "proc/device-tree/model", str)
+    if not isinstance(tree, Missing):
+        return tree
+    names = [_from_text(root / "sys/class/dmi/id" / f, str) for f in ("sys_vendor", "product_name")]
+    known = [name for name in names if not isinstance(name, Missing) and name]
+    return " ".join(known) or Missing(why="neither a device tree nor DMI names the board")
+
+
+def _cpu_name(cpuinfo: str) -> str:
+    fields = _fields(cpuinfo, ":")
+    if "CPU part" in fields:  # 64-bit ARM names nothing, but numbers its maker and design
+        return f"ARM implementer {fields['CPU implementer']} part {fields['CPU part']}"
+    return fields["model name"]
+
+
+def _memory_bytes(meminfo: str) -> int:
+    return int(_fields(meminfo, ":")["MemTotal"].removesuffix("kB")) * 1024
+
+
+def _os_name(release: str) -> str:
+    return _fields(release, "=")["PRETTY_NAME"].strip('"')
+
+
+def _fields(text: str, separator: str) -> dict[str, str]:
+    """The first value of each key."""
+    pairs = [line.partition(separator) for line in reversed(text.splitlines())]
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _frequencies(cpu: Path) -> tuple[FrequencyPolicy, ...] | Missing:
+    """One entry per rule, since a desktop has one policy per thread, all alike."""
+    alike: dict[tuple[str, int, int], list[tuple[int, list[int]]]] = {}
+    try:
+        for policy in sorted((cpu / "cpufreq").glob("policy*")):
+            governor = read_line(policy / "scaling_governor")
+            low, high, now = (
+                int(read_line(policy / f"scaling_{which}_freq")) * 1000  # kHz
+                for which in ("min", "max", "cur")
+            )
+            cpus = parse_cpus(read_line(policy / "related_cpus").replace(" ", ","))
+            alike.setdefault((governor, low, high), []).append((now, cpus))
+    except (OSError, ValueError) as error:
+        return Missing(why=str(error))
+    if not alike:
+        return Missing(why=f"no frequency policies in {cpu / 'cpufreq'}")
+    return tuple(
+        FrequencyPolicy(
+            cpus=tuple(sorted(number for _, cpus in members for number in cpus)),
+            governor=governor,
+            min_hz=low,
+            max_hz=high,
+            current_hz=(min(now for now, _ in members), max(now for now, _ in members)),
+        )
+        for (governor, low, high), members in alike.items()
+    )
+
+
+def _temperatures(thermal: Path) -> Mapping[str, float] | Missing:
+    found = {}
+    for zone in sorted(thermal.glob("thermal_zone*")):
+        kind, millidegrees = _from_text(zone / "type", str), _from_text(zone / "temp", int)
+        if isinstance(kind, Missing) or isinstance(millidegrees, Missing):
+            continue  # an engine that sleeps has no temperature (EAGAIN)
+        if millidegrees > _LOWEST_C * 1000:
+            found[f"{zone.name} {kind}"] = millidegrees / 1000
+    return found or Missing(why=f"no readable thermal zones in {thermal}")
+
+
+def _throttling(root: Path) -> Mapping[str, int] | Missing:
+    patterns = (
+        "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count",
+        "sys/class/hwmon/hwmon*/in0_lcrit_alarm",  # under-voltage of a Raspberry Pi
+        "sys/class/hwmon/hwmon*/oc*_event_cnt",  # over-current events of a Jetson
+    )
+    paths = [path for pattern in patterns for path in root.glob(pattern)]
+    for device in root.glob("sys/class/thermal/cooling_device*"):
+        kind = _from_text(device / "type", str)
+        if not isinstance(kind, Missing) and "throttle" in kind:
+            paths.append(device / "cur_state")
+    counts: dict[str, int] = {}
+    for path in paths:
+        count = _from_text(path, int)
+        if not isinstance(count, Missing):
+            name = path.parent.name if path.name == "cur_state" else path.name
+            counts[name] = counts.get(name, 0) + count
+    return counts or Missing(why="the kernel shows no throttle counters")
+
+
+def _limits(root: Path) -> Limits:
+    cpus = [limit for folder in _groups(root, "cpu") if (limit := _cpu_limit(folder))]
+    memory = [limit for folder in _groups(root, "memory") if (limit := _memory_limit(folder))]
+    none = Missing(why="no control group sets a limit")
+    return Limits(cpus=min(cpus, default=none), memory_bytes=min(memory, default=none))
+
+
+def _groups(root: Path, controller: str) -> list[Path]:
+    """The folders of this process's control group and of those around it, versions 1 and 2."""
+    folders = []
+    listed = _from_text(root / "proc/self/cgroup", str)
+    for line in [] if isinstance(listed, Missing) else listed.splitlines():
+        _, controllers, group = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            base = root / "sys/fs/cgroup" / controllers
+            inner = base / group.lstrip("/")
+            folders += [folder for folder in (inner, *inner.parents) if folder.is_relative_to(base)]
+    return folders
+
+
+def _cpu_limit(folder: Path) -> float | None:
+    both = _from_text(folder / "cpu.max", str)
+    if isinstance(both, Missing):
+        parts = [_from_text(folder / f"cpu.cfs_{name}_us", str) for name in ("quota", "period")]
+        both = " ".join("max" if isinstance(part, Missing) else part for part in parts)
+    quota, _, period = both.partition(" ")
+    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else None
+
+
+def _memory_limit(folder: Path) -> int | None:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        limit = _from_text(folder / name, int)
+        if not isinstance(limit, Missing) and limit < _CGROUP_V1_NO_LIMIT:
+            return limit
+    return None
+
+
+def _wheel(name: str) -> str | Missing:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Missing(why="not installed")

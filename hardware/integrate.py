@@ -1,0 +1,254 @@
+"""From samples to the energy of a window: pure arithmetic, no extrapolation, an honest interval.
+
+A window is cut by the samples into pieces; a piece that cannot be trusted is left out and shows
+in the coverage, so that the energy is that of the covered part alone.
+
+The uncertainty is k = 2 (95 %) and combines, as a root of squares:
+
+* gain: the meter's scale factor;
+* quantisation: rounding to the meter's step;
+* edges (counters): the age of a counter's value, and a window that begins between two samples;
+* sampling (power): what happened between the samples. Leaving out sample i changes the energy by
+  its triangle d_i, and the two half-split integrals differ by the alternating sum of these. One
+  difference may vanish by luck (|E_odd - E_even| / 2 held the truth in 60 % of simulated traces);
+  the root of the sum of squares is steady. Where samples are independent (bursts shorter than the
+  period), E[d_i^2] is 1.5 times the variance that slot i adds to the energy (a triangle weighs its
+  corners 1, -1/2, -1/2); where jumps are resolved it is more. So sqrt(sum d_i^2 / 1.5) is at least
+  one standard deviation. It rests on m inner samples, and 2 (1 + 4/m) follows Student's t at 95 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedcore.errors import MeterError
+
+__all__ = ["WindowEnergy", "integrate_counter", "integrate_power"]
+
+_FEW = 4
+_STANDSTILL = 100  # updates after which a counter that has not moved is broken
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowEnergy:
+    """The energy of the covered part of a window, in the terms of `EnergyReading`."""
+
+    energy_j: float
+    uncertainty_j: float
+    coverage: float
+    n_samples: int
+    longest_gap_s: float
+    flags: tuple[str, ...]
+
+
+def integrate_power(
+    t_s: np.ndarray,
+    power_w: np.ndarray,
+    *,
+    start_s: float,
+    end_s: float,
+    max_gap_s: float,
+    resolution_w: float = 0.0,
+    gain_error: float = 0.0,
+) -> WindowEnergy:
+    """Trapezoids under a sampled power, inside the window.
+
+    Args:
+        t_s: ascending sample times [sample].
+        power_w: instantaneous power [sample]; NaN where there was none.
+        start_s: begin of the window on the same clock.
+        end_s: its end.
+        max_gap_s: samples further apart do not say what happened between them.
+        resolution_w: the meter's step.
+        gain_error: half-width of the 95 % interval of its scale factor, relative.
+
+    Raises:
+        MeterError: no part of the window is covered.
+    """
+    pieces = _Pieces.of(t_s, power_w, start_s, end_s)
+    kept = pieces.gap_s <= max_gap_s
+    coverage = pieces.coverage(kept)
+    slope = (pieces.v[:, 1:] - pieces.v[:, :1]) / pieces.gap_s[:, np.newaxis]
+    at_cut = pieces.v[:, :1] + slope * (pieces.cut - pieces.t[:, :1])
+    energy_j = float(np.sum((at_cut.mean(axis=1) * pieces.length_s)[kept]))
+    # Readings that stay the same are rounded the same way: their errors do not average.
+    n_changes = np.count_nonzero(np.diff(pieces.v, axis=1)[kept & pieces.is_inside])
+    rounding_w = 2 * resolution_w / math.sqrt(12 * (1 + n_changes))
+    rounding_j = rounding_w * coverage * (end_s - start_s)
+    sampling_j = _sampling_j(pieces, at_cut, kept & pieces.is_inside)
+    return WindowEnergy(
+        energy_j=energy_j,
+        uncertainty_j=math.hypot(gain_error * energy_j, rounding_j, sampling_j),
+        coverage=coverage,
+        n_samples=pieces.n_samples,
+        longest_gap_s=pieces.longest_gap_s,
+        flags=_raised(
+            {
+                "edge": pieces.is_open,
+                "few-samples": pieces.n_samples - 2 < _FEW,
+                "gap": pieces.longest_gap_s > max_gap_s,
+            }
+        ),
+    )
+
+
+def integrate_counter(
+    t_s: np.ndarray,
+    counter_j: np.ndarray,
+    *,
+    start_s: float,
+    end_s: float,
+    max_gap_s: float,
+    max_power_w: float,
+    wraps_at_j: float | None = None,
+    resolution_j: float = 0.0,
+    update_s: float = 0.0,
+    gain_error: float = 0.0,
+) -> WindowEnergy:
+    """Differences of an energy counter, inside the window.
+
+    A gap inside the window costs nothing, since the counter went on; one over an edge of the
+    window does, since nobody knows which part of its energy lies inside.
+
+    Args:
+        t_s: ascending sample times [sample].
+        counter_j: the counter [sample]; NaN where there was none.
+        start_s: begin of the window on the same clock.
+        end_s: its end.
+        max_gap_s: samples further apart do not say when between them the energy went.
+        max_power_w: more than the rail can draw; a difference above it is a reset, not energy.
+        wraps_at_j: where the counter starts again at 0; None where that is not known, and then a
+            counter that falls is a lost piece.
+        resolution_j: the counter's step.
+        update_s: how old its value can be.
+        gain_error: half-width of the 95 % interval of its scale factor, relative.
+
+    Raises:
+        MeterError: no part of the window is covered, or the counter stood still.
+    """
+    pieces = _Pieces.of(t_s, counter_j, start_s, end_s)
+    used_j = pieces.v[:, 1] - pieces.v[:, 0]
+    has_fallen = used_j < 0
+    turn_j = math.inf if wraps_at_j is None else wraps_at_j
+    used_j = np.where(has_fallen, used_j + turn_j, used_j)
+    most_j = max_power_w * (pieces.gap_s + update_s) + resolution_j
+    is_reset = used_j > most_j
+    is_ambiguous = used_j + turn_j <= most_j  # it may have gone round once more, unseen
+    is_sound = ~is_reset & ~is_ambiguous
+    used_j = np.where(is_sound, used_j, 0.0)
+    is_whole = pieces.length_s == pieces.gap_s
+    kept = is_sound & (is_whole | (pieces.gap_s <= max_gap_s))
+    coverage = pieces.coverage(kept)
+    share = pieces.length_s / pieces.gap_s
+    energy_j = float(np.sum((used_j * share)[kept]))
+    if energy_j == 0 and 0 < _STANDSTILL * update_s < end_s - start_s:
+        raise MeterError(f"the counter stood still for {end_s - start_s:.3g} s")
+    # From all pieces: a window shorter than an update may see no step, yet it has a power.
+    power_w = float(np.sum(used_j[is_sound]) / np.sum(pieces.gap_s[is_sound]))
+    age_j = 2 * power_w * update_s / math.sqrt(6)  # difference of two ages, each uniform
+    rounding_j = 2 * resolution_j / math.sqrt(6)
+    edges_j = 2 * float(np.linalg.norm((used_j * share * (1 - share))[kept]))
+    inside = pieces.is_inside
+    return WindowEnergy(
+        energy_j=energy_j,
+        uncertainty_j=math.hypot(gain_error * energy_j, rounding_j, age_j, edges_j),
+        coverage=coverage,
+        n_samples=pieces.n_samples,
+        longest_gap_s=pieces.longest_gap_s,
+        flags=_raised(
+            {
+                "counter-reset": bool(np.any(is_reset & inside)),
+                "double-wrap": bool(np.any(is_ambiguous & inside)),
+                "edge": pieces.is_open,
+                "gap": pieces.longest_gap_s > max_gap_s,
+                "wrapped": bool(np.any(has_fallen & kept & inside)),
+            }
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pieces:
+    """What lies between neighbouring samples, and the part of it inside the window.
+
+    Attributes:
+        t: sample times around each piece, in s, [piece, 2].
+        v: their values [piece, 2].
+        cut: the part inside the window, in s, [piece, 2]; of no length for a piece outside.
+        duration_s: of the window.
+        is_open: whether the window begins before the first sample or ends after the last.
+    """
+
+    t: np.ndarray
+    v: np.ndarray
+    cut: np.ndarray
+    duration_s: float
+    is_open: bool
+
+    @classmethod
+    def of(cls, t_s: np.ndarray, values: np.ndarray, start_s: float, end_s: float) -> _Pieces:
+        if not end_s > start_s:
+            raise MeterError(f"the window [{start_s}, {end_s}] s has no length")
+        is_read = np.isfinite(values) & (np.diff(t_s, prepend=-math.inf) > 0)
+        t_s, values = t_s[is_read], values[is_read]
+        if len(t_s) < 2:
+            raise MeterError(f"{len(t_s)} samples do not cover the window")
+        t, v = (np.stack([a[:-1], a[1:]], axis=1) for a in (t_s, values))
+        is_open = bool(t_s[0] > start_s or t_s[-1] < end_s)
+        cut = np.clip(t, start_s, end_s)
+        return cls(t=t, v=v, cut=cut, duration_s=end_s - start_s, is_open=is_open)
+
+    @property
+    def gap_s(self) -> np.ndarray:
+        gap_s: np.ndarray = self.t[:, 1] - self.t[:, 0]
+        return gap_s
+
+    @property
+    def length_s(self) -> np.ndarray:
+        length_s: np.ndarray = self.cut[:, 1] - self.cut[:, 0]
+        return length_s
+
+    @property
+    def is_inside(self) -> np.ndarray:
+        return self.length_s > 0
+
+    @property
+    def n_samples(self) -> int:
+        return int(np.count_nonzero(self.is_inside)) + 1
+
+    @property
+    def longest_gap_s(self) -> float:
+        return float(self.gap_s[self.is_inside].max())
+
+    def coverage(self, kept: np.ndarray) -> float:
+        """Share of the window in the kept pieces.
+
+        Raises:
+            MeterError: there is none.
+        """
+        share = float(np.sum(self.length_s[kept])) / self.duration_s
+        if share <= 0:
+            raise MeterError("no trustworthy samples cover any part of the window")
+        return 1.0 if share > 1 - _ROUNDING else share
+
+
+def _sampling_j(pieces: _Pieces, at_cut: np.ndarray, kept: np.ndarray) -> float:
+    """Half-width (k = 2) by what happened between the samples; see the head of this file."""
+    both = kept[:-1] & kept[1:]
+    before_s, after_s = pieces.length_s[:-1][both], pieces.length_s[1:][both]
+    rise, fall = (at_cut[:, 1] - at_cut[:, 0])[:-1][both], (at_cut[:, 0] - at_cut[:, 1])[1:][both]
+    triangles_j = (rise * after_s + fall * before_s) / 2
+    m = len(triangles_j)
+    if m == 0:  # two samples: a step between them at any time, uniformly
+        change_w = at_cut[kept, 1] - at_cut[kept, 0]
+        return 2 * float(np.linalg.norm(change_w * pieces.length_s[kept])) / math.sqrt(12)
+    return 2 * (1 + 4 / m) * float(np.linalg.norm(triangles_j)) / math.sqrt(1.5)
+
+
+def _raised(flags: Mapping[str, bool]) -> tuple[str, ...]:
+    return tuple(sorted(name for name, is_raised in flags.items() if is_raised))

@@ -1,0 +1,1 @@
+"""One file per kind of meter; they are named in hardware.registry."""

@@ -1,0 +1,38 @@
+"""The meters by name. Listing them imports none."""
+
+from __future__ import annotations
+
+from fedcore.errors import PluginError
+from fedcore.registry import Registry
+from hardware.meters.base import Meter, Sensor
+
+__all__ = ["METERS", "sensors"]
+
+METERS: Registry[type[Meter]] = Registry(
+    "meter",
+    {
+        "auto": "hardware.meters.auto:Auto",
+        "csv-replay": "hardware.meters.csv_replay:CsvReplay",
+        "null": "hardware.meters.null:Null",
+        "perf": "hardware.meters.perf:Perf",
+        "rapl": "hardware.meters.rapl:Rapl",
+    },
+)
+
+_FIRST = ("rapl", "perf")  # the same counters; powercap also says where they wrap
+
+
+def sensors() -> list[str]:
+    """Names of the meters that look for a sensor of this machine, in the order "auto" tries them.
+
+    A third party's meter whose package is missing stays in the list: opening it tells why.
+    """
+    others = [name for name in METERS.names() if name not in (*_FIRST, "auto")]
+    return [*_FIRST, *filter(_is_sensor, others)]
+
+
+def _is_sensor(name: str) -> bool:
+    try:
+        return issubclass(METERS.get(name), Sensor)
+    except PluginError:
+        return True

@@ -1,0 +1,117 @@
+"""The sampler: a process of its own that reads a meter beside a busy trainer.
+
+A thread would wait for the trainer's interpreter lock (5 ms at the median); a process does not.
+It is started with exec, never forked, because the trainer has started gRPC. It speaks lines:
+
+    to it (standard input)      from it (standard output)
+    mark N                      meter JSON         once, first: what is measured (MeterInfo)
+                                absent WHY         instead of it, then the end
+                                NS VALUE ...       a sample: time in ns, one value per rail or nan
+                                fault WHY          before the sample that has a nan
+                                mark N             after the samples since the last mark
+
+`mark` takes a sample at once, so that a window begins and ends with one, and hands over all that
+was kept. End of input ends the process, and so does another parent: it never outlives the trainer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import select
+import sys
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+
+from fedcore.errors import FedcoreError
+from fedcore.plan import Choice
+from fedcore.strict import build, canonical_json, parse
+from hardware.meters.base import OpenMeter, Sample
+from hardware.registry import METERS
+
+__all__ = ["main", "slot_instants_ns"]
+
+_LOOK_AFTER_S = 1.0  # how soon the end of the parent is seen, whatever the period
+_MAX_KEPT = 200_000  # 5 h at 10 Hz; beyond it the oldest go, and the window shows a gap
+
+
+def slot_instants_ns(
+    start_ns: int, period_ns: int, rng: random.Random
+) -> Generator[int, int, None]:
+    """One uniformly random instant in each slot of a period: jittered, so that nothing aliases.
+
+    Send the time now to get the next instant, which lies in a later slot: slots missed while the
+    machine was busy or suspended are skipped.
+    """
+    now_ns = start_ns
+    while True:
+        slot = (now_ns - start_ns) // period_ns + 1
+        now_ns = yield start_ns + int((slot + rng.random()) * period_ns)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Sample until the standard input ends."""
+    parser = argparse.ArgumentParser(prog="python -m hardware.sampler", description=__doc__)
+    parser.add_argument("--meter", required=True, help="JSON: name and options")
+    parser.add_argument("--period-s", required=True, type=float)
+    parser.add_argument("--parent", required=True, type=int, help="process to live with")
+    args = parser.parse_args(argv)
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what a vendor's library prints is no answer
+    try:
+        choice = parse(Choice, json.loads(args.meter), where="--meter")
+        with build(METERS, choice).open() as meter:
+            _write(answers, ["meter " + canonical_json(meter.info).decode()])
+            period_ns = int(max(args.period_s, meter.info.period_s) * 1e9)
+            _serve(meter, answers, period_ns=period_ns, parent=args.parent)
+    except FedcoreError as error:
+        _write(answers, [f"absent {_one_line(str(error))}"])
+    except BrokenPipeError:
+        return 0  # the trainer is gone
+    return 0
+
+
+def _serve(meter: OpenMeter, answers: int, *, period_ns: int, parent: int) -> None:
+    kept: deque[Sample] = deque([meter.read()], maxlen=_MAX_KEPT)
+    instants = slot_instants_ns(time.monotonic_ns(), period_ns, random.Random())
+    next_ns = next(instants)
+    commands = b""
+    while os.getppid() == parent:
+        wait_s = max(0, next_ns - time.monotonic_ns()) * 1e-9
+        if not select.select([0], [], [], min(wait_s, _LOOK_AFTER_S))[0]:
+            if wait_s <= _LOOK_AFTER_S:
+                kept.append(meter.read())
+                next_ns = instants.send(time.monotonic_ns())
+            continue
+        received = os.read(0, 4096)
+        if not received:
+            return
+        *complete, commands = (commands + received).split(b"\n")
+        for command in complete:
+            kept.append(meter.read())
+            _write(answers, [*_lines(kept), command.decode(errors="replace")])
+            kept.clear()
+
+
+def _lines(samples: Sequence[Sample]) -> Iterator[str]:
+    for sample in samples:
+        if sample.fault:
+            yield f"fault {_one_line(sample.fault)}"
+        yield " ".join([str(sample.mono_ns), *map(repr, sample.values)])
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _write(fd: int, lines: Sequence[str]) -> None:
+    data = memoryview("".join(f"{line}\n" for line in lines).encode())
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
