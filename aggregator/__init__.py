@@ -1,0 +1,1 @@
+"""The aggregator: rounds, admission, strategies, tap and store; never imports torch."""

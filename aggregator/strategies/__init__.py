@@ -1,0 +1,1 @@
+"""Strategies: many updates -> the next global weights."""

@@ -1,0 +1,92 @@
+"""One upload on its way from the wire into the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar
+
+from aggregator.journal import BlobFolder
+from fedcore.errors import StorageError
+from fedcore.wire.blobs import BlobReceiver, Chunk
+from fedcore.wire.messages import UploadHeader
+
+__all__ = ["IncomingUpload", "off_the_loop"]
+
+_SMALL_BYTES = 1 << 18  # below, a thread costs more than it saves
+_WRITE_BYTES = 1 << 20  # a thread is woken for so much at once
+
+T = TypeVar("T")
+
+
+async def off_the_loop(work: Callable[[], T], *, n_bytes: int) -> T:
+    """Do work on so many bytes: at once if it is little, else in a thread."""
+    return work() if n_bytes <= _SMALL_BYTES else await asyncio.to_thread(work)
+
+
+class IncomingUpload:
+    """Collects chunks; a thread hashes and writes what came while the next chunks arrive.
+
+    Args:
+        header: what admission agreed to.
+        journal: where the bytes go.
+    """
+
+    def __init__(self, header: UploadHeader, *, journal: BlobFolder) -> None:
+        self._header = header
+        self._receiver = BlobReceiver(n_bytes=header.n_bytes, sha256=header.sha256)
+        self._file = journal.incoming()
+        self._writing: asyncio.Future[None] | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        """Take the next chunk.
+
+        Raises:
+            UpdateError: it does not fit (see `BlobReceiver.add`).
+            StorageError: the disk did not take the ones before.
+        """
+        self._receiver.add(chunk)
+        if self._receiver.n_unsettled < _WRITE_BYTES:
+            return
+        if self._writing is None or self._writing.done():
+            if self._writing is not None:
+                self._writing.result()
+            loop = asyncio.get_running_loop()
+            self._writing = loop.run_in_executor(None, self._write_arrived)
+
+    async def finish(self) -> bytes | memoryview:
+        """The whole blob, written and checked against size and hash.
+
+        Raises:
+            UpdateError: TRUNCATED or WRONG_HASH.
+            StorageError: the disk did not take it.
+        """
+        if self._writing is not None:
+            await self._writing
+        return await off_the_loop(self._write_last, n_bytes=self._header.n_bytes)
+
+    async def settle(self) -> None:
+        """Force the bytes to the disk where the journal wants that."""
+        await off_the_loop(self._file.settle, n_bytes=self._header.n_bytes)
+
+    def keep(self) -> None:
+        """Put the settled blob into the journal."""
+        self._file.keep(self._header.sha256)
+
+    async def close(self) -> None:
+        """Drop what was not kept."""
+        if self._writing is not None:
+            with contextlib.suppress(StorageError):  # told to whoever called add or finish
+                await self._writing
+        self._file.close()
+
+    def _write_arrived(self) -> None:
+        self._file.write(self._receiver.settle())
+
+    def _write_last(self) -> bytes | memoryview:
+        """Write the rest, and show all of it: from memory if that is where it is, else the file."""
+        pieces = self._receiver.finish()
+        self._file.write(pieces)
+        is_whole = len(pieces) == 1 and len(pieces[0]) == self._header.n_bytes
+        return pieces[0] if is_whole else self._file.view()
