@@ -1,0 +1,1 @@
+"""The edge client: runs on the board."""

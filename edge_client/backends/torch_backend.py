@@ -1,0 +1,130 @@
+"""The torch backend: learning rules on the CPU, in the very code that attacks differentiate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedcore.defences.base import chain
+from fedcore.energy import Evaluation
+from fedcore.errors import ConfigError, Refusal, UpdateError
+from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
+from fedcore.nn.functional import gradient, loss, predict
+from fedcore.nn.learning_rules import LEARNING_RULES
+from fedcore.nn.learning_rules.base import Batch
+from fedcore.nn.models import build, initial_weights
+from fedcore.nn.models.network import Network
+from fedcore.plan import ModelSpec, RoundPlan
+from fedcore.tensors import schema_of
+from fedcore.types import TensorMap
+
+__all__ = ["TorchBackend"]
+
+
+class TorchBackend:
+    """See `edge_client.backends.base.Backend`.
+
+    Args:
+        threads: of torch's operators; 0 takes one while the plan is reproducible (more would add
+            up in another order, with other bits), else torch's own number.
+    """
+
+    _plan: RoundPlan
+    _network: Network
+    _params: dict[str, Tensor]
+
+    def __init__(self, *, threads: int = 0) -> None:
+        self._threads = threads
+        self._threads_of_torch = torch.get_num_threads()
+        self._networks: list[Network] = []
+        self._carry: tuple[str, Mapping[str, Tensor]] = ("", {})  # of a run: the rule's memory
+        _warm_up()
+
+    def load(self, plan: RoundPlan, weights: TensorMap) -> None:
+        """See `Backend.load`."""
+        torch.set_num_threads(self._threads or (1 if plan.reproducible else self._threads_of_torch))
+        # use_deterministic_algorithms() does the same, but first imports torch's whole compiler.
+        torch.set_deterministic_debug_mode("error" if plan.reproducible else "default")
+        self._plan = plan
+        self._network = self._network_of(plan.model)
+        expected = {n: tuple(p.shape) for n, p in self._network.named_parameters()}
+        got = schema_of(weights)
+        if odd := sorted(n for n in expected | got if expected.get(n) != got.get(n)):
+            raise UpdateError(
+                Refusal.WRONG_SHAPE,
+                f"the round's weights do not fit model {plan.model.name!r} in {', '.join(odd)}",
+            )
+        self._params = to_tensors(weights)
+
+    def train(
+        self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """See `Backend.train`."""
+        batches = [Batch(to_tensor(x), to_tensor(y)) for x, y in zip(inputs, labels, strict=True)]
+        defences = chain(self._plan.defences)
+        network = self._network_of(defences.model(self._plan.model))
+        if "example_gradients" not in defences.hooks:
+            return to_arrays(self._update(network, batches))
+        examples = self._example_gradients(network, batches)
+        return {n: t.mean(axis=0) for n, t in defences.example_gradients(examples).items()}
+
+    def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> Evaluation:
+        """See `Backend.evaluate`."""
+        x, y = to_tensor(inputs), to_tensor(labels)
+        with torch.no_grad():
+            mean_loss = loss(self._network, self._params, x, y)
+        hits = predict(self._network, self._params, x) == y
+        return Evaluation(
+            n_correct=int(hits.sum()), n_examples=len(labels), mean_loss=float(mean_loss)
+        )
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return {"torch": torch.__version__}
+
+    def _update(self, network: Network, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        training, run_id = self._plan.training, self._plan.run_id
+        rule = LEARNING_RULES.get(training.rule)()
+        carry = self._carry[1] if self._carry[0] == run_id else {}
+        tensors, carry = rule.update(network, self._params, batches, training, carry)
+        self._carry = (run_id, carry)
+        return tensors
+
+    def _example_gradients(
+        self, network: Network, batches: Sequence[Batch]
+    ) -> dict[str, np.ndarray]:
+        """The gradient of each example's own loss, [example, shape of the weight...]."""
+        if self._plan.training.update != "gradient":
+            raise ConfigError(
+                "defences on example gradients need training.update = 'gradient'; "
+                f"the plan says {self._plan.training.update!r}"
+            )
+        x, y = batches[0]
+        alone = [
+            to_arrays(self._update(network, [Batch(x[:, i : i + 1], y[i : i + 1])]))
+            for i in range(len(y))
+        ]
+        return {name: np.stack([one[name] for one in alone]) for name in alone[0]}
+
+    def _network_of(self, spec: ModelSpec) -> Network:
+        """Build a network, or take the one of an earlier round with the same spec."""
+        for network in self._networks:
+            if network.spec == spec:
+                return network
+        network = build(spec)
+        self._networks = [network, *self._networks[:1]]  # the plan's and the defended one
+        return network
+
+
+def _warm_up() -> None:
+    """Have torch set itself up now: its first passes cost a hundred times a later one.
+
+    Otherwise that would be charged to the phases of whatever round comes first.
+    """
+    for spec in (ModelSpec(), ModelSpec(spiking=True)):
+        network, params = build(spec), to_tensors(initial_weights(spec, 0))
+        inputs = torch.zeros(1, 1, *spec.input_shape)
+        gradient(network, params, inputs, torch.zeros(1, dtype=torch.int64))

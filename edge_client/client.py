@@ -1,0 +1,251 @@
+"""One client's part in a federation: take an order, answer it, tell what the answer cost.
+
+Everything that must stay private is drawn from the client's secret, by run and round, so that
+the same order gives the same bytes after any restart, and nobody else can recompute the draws.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edge_client.backends.base import Backend
+from edge_client.rpc import Link, Order, Overtaken
+from edge_client.vault import Truth, Vault
+from fedcore.data.encodings import encode
+from fedcore.data.shards import Shard
+from fedcore.defences.base import chain
+from fedcore.defences.noise import NoiseSource, SystemNoise
+from fedcore.energy import Evaluation, Phase, PhaseRecord, PhaseReport
+from fedcore.errors import Refusal, UpdateError
+from fedcore.plan import RoundPlan, Training
+from fedcore.seeds import ClientSecret
+from fedcore.tensors import unpack_weights
+from fedcore.types import Ticket, Update
+from fedcore.update_blob import pack_update
+from fedcore.wire.messages import UploadHeader
+from hardware.window import Recorder, measured
+
+__all__ = ["Client", "choose_batches"]
+
+log = logging.getLogger(__name__)
+
+_EVALUATION_BATCH = 256  # bounds memory, not the result
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """What was computed for one plan: kept, so that being asked again costs a resend only."""
+
+    plan_digest: str
+    body: bytes = field(default=b"", repr=False)
+    sha256: str = ""
+    evaluation: Evaluation | None = None
+    phases: list[PhaseRecord] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Client:
+    """A client and all that it works with.
+
+    Attributes:
+        name: its id, as in its certificate.
+        card_digest: of the machine card in the handshake.
+    """
+
+    name: str
+    link: Link
+    shard: Shard
+    secret: ClientSecret
+    vault: Vault
+    backend: Backend
+    recorder: Recorder
+    card_digest: str
+    _work: _Work | None = field(default=None, init=False)
+
+    def run(self) -> None:
+        """Take part until the aggregator says that every run is finished.
+
+        Raises:
+            HandshakeError: the aggregator refuses this client.
+            StorageError: a batch's truth could not be sealed; its update was not sent.
+        """
+        while True:
+            phases: list[PhaseRecord] = []
+            with measured(self.recorder, Phase.IDLE, phases):
+                order = self.link.next_order()
+            if order is None:
+                return
+            where = {"run": order.plan.run_id, "round": order.plan.round}
+            try:
+                self.take_part(order, phases)
+            except Overtaken as reason:
+                log.info("dropped", extra={**where, "why": str(reason)})
+            except UpdateError as refusal:
+                log.warning("refused", extra={**where, "why": str(refusal)})
+
+    def take_part(self, order: Order, phases: list[PhaseRecord]) -> None:
+        """Answer one order: compute, seal, submit, report.
+
+        Args:
+            order: its plan, and perhaps its weights.
+            phases: what the waiting for this order cost; becomes part of the report.
+
+        Raises:
+            Overtaken: the round went on without this answer.
+            UpdateError: admission refused it.
+        """
+        if self._work is None or self._work.plan_digest != order.plan_digest:
+            self._work = None  # before a large model is loaded beside the old update
+            self._work = self._compute(order, phases)
+        else:
+            self._work.phases.extend(phases)
+        if order.plan.train:
+            self._submit(order, self._work)
+        self._report(order, self._work)
+
+    def _compute(self, order: Order, phases: list[PhaseRecord]) -> _Work:
+        """From the global weights to the bytes of the answer, whose truth is sealed by then."""
+        plan = order.plan
+        work = _Work(plan_digest=order.plan_digest, phases=phases)
+        with self._phase(Phase.RECEIVE, order, work):
+            self.backend.load(plan, self._weights(order))
+        if plan.evaluate:
+            with self._phase(Phase.EVALUATE, order, work):
+                work.evaluation = self._evaluate(plan)
+        if not plan.train:
+            return work
+
+        with self._phase(Phase.ENCODE, order, work):
+            batches = choose_batches(
+                len(self.shard.labels), training=plan.training, rng=self._stream("batch", plan)
+            )
+            inputs = [self.shard.inputs[batch] for batch in batches]
+            labels = [self.shard.labels[batch] for batch in batches]
+            rng = self._stream("encode", plan)
+            spikes = [encode(plan.encoding, step, rng) for step in inputs]
+        truth = Truth.copy_of(inputs=inputs, labels=labels, encoded=spikes)
+        with self._phase(Phase.TRAIN, order, work):
+            tensors = self.backend.train(spikes, labels)
+        with self._phase(Phase.DEFEND, order, work):
+            defended = chain(plan.defences).update(tensors, self._noise(plan))
+        with self._phase(Phase.SUBMIT, order, work):
+            update = Update(
+                kind=plan.training.update,
+                tensors=defended,
+                n_examples=len(np.unique(np.concatenate(batches))),
+                plan_digest=order.plan_digest,
+            )
+            work.body = pack_update(update, codec=plan.codec, client_id=self.name)
+            work.sha256 = hashlib.sha256(work.body).hexdigest()
+        self.vault.seal(truth, ticket=self._ticket(plan), sha256=work.sha256)
+        return work
+
+    def _submit(self, order: Order, work: _Work) -> None:
+        header = UploadHeader(
+            ticket=self._ticket(order.plan),
+            attempt=order.attempt,
+            plan_digest=work.plan_digest,
+            n_bytes=len(work.body),
+            sha256=work.sha256,
+        )
+        with self._phase(Phase.SUBMIT, order, work):
+            already_had_it = self.link.upload(order, header, work.body)
+        log.info(
+            "update accepted",
+            extra={
+                "run": order.plan.run_id,
+                "round": order.plan.round,
+                "bytes": len(work.body),
+                "sha256": work.sha256,
+                "again": already_had_it,
+            },
+        )
+
+    def _report(self, order: Order, work: _Work) -> None:
+        clock = self.link.clock_offset()
+        self.link.report(
+            PhaseReport(
+                ticket=self._ticket(order.plan),
+                attempt=order.attempt,
+                phases=tuple(work.phases),
+                evaluation=work.evaluation,
+                clock_offset_s=clock.offset_s,
+                clock_uncertainty_s=clock.uncertainty_s,
+                machine_card=self.card_digest,
+            )
+        )
+
+    @contextlib.contextmanager
+    def _phase(self, phase: Phase, order: Order, work: _Work) -> Iterator[None]:
+        """Meter a phase of work that is still wanted."""
+        self.link.require_wanted(order)
+        with measured(self.recorder, phase, work.phases):
+            yield
+
+    def _weights(self, order: Order) -> dict[str, np.ndarray]:
+        blob = order.inline_weights or self.link.download(order)
+        sha256 = hashlib.sha256(blob).hexdigest()
+        if sha256 != order.plan.weights:
+            raise UpdateError(
+                Refusal.WRONG_HASH,
+                f"the weights that came have SHA-256 {sha256}, the plan says {order.plan.weights}",
+            )
+        return unpack_weights(blob)
+
+    def _evaluate(self, plan: RoundPlan) -> Evaluation:
+        """Accuracy of the round's incoming weights on the held-out slice of the shard."""
+        rng = self._stream("evaluate", plan)
+        n_correct, loss_sum, n_examples = 0, 0.0, len(self.shard.eval_labels)
+        for start in range(0, n_examples, _EVALUATION_BATCH):
+            piece = slice(start, start + _EVALUATION_BATCH)
+            labels = self.shard.eval_labels[piece]
+            spikes = encode(plan.encoding, self.shard.eval_inputs[piece], rng)
+            part = self.backend.evaluate(spikes, labels)
+            n_correct += part.n_correct
+            loss_sum += part.mean_loss * part.n_examples
+        return Evaluation(
+            n_correct=n_correct, n_examples=n_examples, mean_loss=loss_sum / n_examples
+        )
+
+    def _stream(self, purpose: str, plan: RoundPlan) -> np.random.Generator:
+        """Labelled by the experiment, not the run: all arms see the same batches and draws."""
+        return self.secret.stream(purpose, plan.experiment_digest, plan.round)
+
+    def _noise(self, plan: RoundPlan) -> NoiseSource:
+        """Labelled by the run: two arms under the same noise would cancel it."""
+        if plan.reproducible:
+            return self.secret.stream("defence", plan.run_id, plan.round)
+        return SystemNoise()
+
+    def _ticket(self, plan: RoundPlan) -> Ticket:
+        return Ticket(run_id=plan.run_id, round=plan.round, client_id=self.name)
+
+
+def choose_batches(
+    n_examples: int, *, training: Training, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Draw the examples of each local step: epochs in random order, cut into batches.
+
+    An epoch's last examples that do not fill a batch are left out of it. A shard smaller than a
+    batch is one batch.
+
+    Args:
+        n_examples: in the shard.
+        training: batch size and local steps.
+        rng: the client's secret "batch" stream.
+
+    Returns:
+        One array of distinct indices per local step.
+    """
+    size = min(training.batch_size, n_examples)
+    batches: list[np.ndarray] = []
+    while len(batches) < training.local_steps:
+        epoch = rng.permutation(n_examples)
+        batches += [epoch[i : i + size] for i in range(0, n_examples - size + 1, size)]
+    return batches[: training.local_steps]
