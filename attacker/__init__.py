@@ -1,0 +1,1 @@
+"""The attacker: rebuilds inputs from what crossed the wire."""

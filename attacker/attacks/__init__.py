@@ -1,0 +1,22 @@
+"""Attacks by name. Listing them imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedcore.registry import Registry
+
+if TYPE_CHECKING:
+    from attacker.attacks.base import Attack
+
+__all__ = ["ATTACKS"]
+
+ATTACKS: Registry[type[Attack]] = Registry(
+    "attack",
+    {
+        "dlg": "attacker.attacks.dlg:DeepLeakage",
+        "idlg": "attacker.attacks.idlg:ImprovedDeepLeakage",
+        "inverting-gradients": "attacker.attacks.inverting_gradients:InvertingGradients",
+    },
+)
+"""Each is a frozen dataclass; its fields are the attack's options."""

@@ -1,0 +1,244 @@
+"""What gradient-matching attacks share: everything but the loss, the start and the optimiser."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import numpy as np
+from torch import Tensor
+
+from attacker.attacks.base import Attack, Budget, Progress, refusal
+from attacker.batch import Batch, Victim
+from attacker.gradients import batch_size_of, gradient_of, norm_of
+from attacker.inputs import InputView, input_view
+from attacker.labels import label_candidates
+from attacker.optimisers import Evaluate, Minimum, OnEvaluation
+from attacker.starts import StartKind
+from fedcore.errors import KnowledgeError
+from fedcore.strict import canonical_json
+from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
+
+__all__ = ["GradientMatching", "LabelSource"]
+
+LabelSource = Literal["auto", "granted", "joint", "rule"]
+"""Where labels come from: "rule" reads the label of a batch of one from the gradient (iDLG),
+"granted" needs the capability, "auto" takes granted labels and else the rule, "joint" searches for
+them along with the inputs."""
+
+_NOTHING_TO_MATCH = "every gradient in the update is zero: there is nothing to match"
+_DIVERGED = "no restart ever had a finite loss"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """One victim, read.
+
+    Attributes:
+        gradient: observed, by name.
+        norm: its length over all layers.
+        n_examples: to look for.
+        labels: guesses [example] in the order of trust; none where they are searched for.
+        knowledge: the capabilities that were used.
+    """
+
+    seen: Observation
+    gradient: TensorMap
+    norm: float
+    n_examples: int
+    labels: tuple[np.ndarray, ...]
+    knowledge: tuple[str, ...]
+
+    @property
+    def view(self) -> InputView:
+        """What a candidate is."""
+        plan = self.seen.plan
+        return input_view(
+            plan.encoding, input_shape=plan.model.input_shape, batch_size=self.n_examples
+        )
+
+    @property
+    def kind(self) -> bytes:
+        """Equal for victims that one batch can hold."""
+        return canonical_json((self.seen.plan.model, self.seen.plan.encoding, self.n_examples))
+
+    @property
+    def victim(self) -> Victim:
+        """With a gradient of length 1: the smallest ones are squared without underflow."""
+        unit = {n: (g / self.norm).astype(np.float32) for n, g in self.gradient.items()}
+        return Victim(
+            ticket=self.seen.ticket,
+            weights=self.seen.weights,
+            gradient=unit,
+            scale=1 / self.norm,
+            labels=self.labels,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientMatching(Attack):
+    """Searches for inputs whose gradient is the observed one, all victims and restarts at once.
+
+    Of each restart the candidate with the lowest own loss is kept, put into the range of inputs,
+    and measured again there: the losses of a reconstruction are those of its very candidates.
+
+    Attributes:
+        labels: where they come from.
+    """
+
+    name: ClassVar[str]
+    start: ClassVar[StartKind]
+
+    labels: LabelSource = "auto"
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """The labels, where the options ask for granted ones."""
+        return ("labels",) if self.labels == "granted" else ()
+
+    @abstractmethod
+    def loss(
+        self,
+        found: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        candidate: Tensor,
+        *,
+        n_spatial: int,
+    ) -> Tensor:
+        """The loss of one row, a scalar.
+
+        Args:
+            found: the candidate's gradient.
+            target: the observed one, of length 1 over all layers.
+            candidate: see `attacker.inputs`.
+            n_spatial: trailing axes of the candidate that are space.
+        """
+
+    @abstractmethod
+    def minimise(
+        self,
+        evaluate: Evaluate,
+        start: Tensor,
+        *,
+        view: InputView,
+        n_evaluations: int,
+        on_evaluation: OnEvaluation,
+    ) -> Minimum:
+        """Search all rows."""
+
+    def reconstruct(
+        self,
+        seen: Sequence[Observation],
+        known: Sequence[Knowledge],
+        *,
+        rng: np.random.Generator,
+        budget: Budget,
+        progress: Progress,
+    ) -> list[Reconstruction]:
+        """See `Attack`. Victims of one model, encoding and batch size form one batched search."""
+        seed = int(rng.integers(2**63))
+        cases = [self._read(*victim) for victim in zip(seen, known, strict=True)]
+        answers: dict[int, Reconstruction] = {}
+        groups: dict[bytes, list[int]] = {}
+        for i, case in enumerate(cases):
+            if case.norm == 0:
+                answers[i] = self._refused(case, budget, why=_NOTHING_TO_MATCH)
+            else:
+                groups.setdefault(case.kind, []).append(i)
+        for n_before, group in enumerate(groups.values()):
+            tell = partial(
+                _tell, progress, n_before * budget.iterations, len(groups) * budget.iterations
+            )
+            found = self._search([cases[i] for i in group], seed=seed, budget=budget, tell=tell)
+            answers |= dict(zip(group, found, strict=True))
+        return [answers[i] for i in range(len(cases))]
+
+    def _read(self, seen: Observation, told: Knowledge) -> _Case:
+        gradient = gradient_of(seen)
+        n_examples = batch_size_of(seen)
+        labels: tuple[np.ndarray, ...]
+        is_granted = self.labels == "granted" or (self.labels == "auto" and told.labels is not None)
+        if is_granted:
+            granted = told.need("labels")
+            n_examples, labels = len(granted), (granted,)
+        elif self.labels == "joint":
+            labels = ()
+        elif n_examples == 1:
+            labels = tuple(np.array([label]) for label in label_candidates(gradient))
+        else:
+            raise KnowledgeError(
+                f"the threat model does not grant 'labels', and iDLG's rule reads the label of one "
+                f"example, not of the {n_examples} in {seen.ticket}; grant labels, or take attack "
+                "'dlg', which searches for them"
+            )
+        return _Case(
+            seen=seen,
+            gradient=gradient,
+            norm=norm_of(gradient),
+            n_examples=n_examples,
+            labels=labels,
+            knowledge=("labels",) if is_granted else (),
+        )
+
+    def _search(
+        self,
+        cases: Sequence[_Case],
+        *,
+        seed: int,
+        budget: Budget,
+        tell: Callable[[int, np.ndarray], None],
+    ) -> list[Reconstruction]:
+        started_ns = time.monotonic_ns()
+        plan, view = cases[0].seen.plan, cases[0].view
+        n_spatial = min(len(plan.model.input_shape) - 1, 2)
+        batch = Batch(
+            [case.victim for case in cases],
+            model=plan.model,
+            view=view,
+            n_examples=cases[0].n_examples,
+            restarts=budget.restarts,
+            objective=partial(self.loss, n_spatial=n_spatial),
+        )
+        minimum = self.minimise(
+            batch.evaluate,
+            batch.starts(self.start, seed=seed),
+            view=view,
+            n_evaluations=budget.iterations,
+            on_evaluation=lambda n, losses: tell(n, batch.by_victim(losses).min(axis=1)),
+        )
+        kept = batch.within_range(minimum.candidates)
+        losses = batch.by_victim(batch.losses(kept))
+        candidates, labels = batch.raw_inputs(kept), batch.labels(kept)
+        curves = batch.by_victim(minimum.curves)
+        duration_s = (time.monotonic_ns() - started_ns) * 1e-9 / len(cases)
+        return [
+            Reconstruction(
+                ticket=case.seen.ticket,
+                sha256=case.seen.sha256,
+                attack=self.name,
+                candidates=candidates[i],
+                labels=labels[i],
+                losses=losses[i],
+                loss_curves=curves[i],
+                n_iterations=minimum.n_evaluations,
+                duration_s=duration_s,
+                knowledge=case.knowledge,
+            )
+            if np.isfinite(losses[i]).any()
+            else self._refused(case, budget, why=_DIVERGED)
+            for i, case in enumerate(cases)
+        ]
+
+    def _refused(self, case: _Case, budget: Budget, *, why: str) -> Reconstruction:
+        return refusal(
+            case.seen, attack=self.name, budget=budget, why=why, knowledge=case.knowledge
+        )
+
+
+def _tell(progress: Progress, before: int, total: int, n: int, losses: np.ndarray) -> None:
+    """Progress of one group of victims as a part of the whole."""
+    progress(before + n, total, losses)

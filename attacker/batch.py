@@ -1,0 +1,180 @@
+"""Victims of one shape as one optimisation: a row per victim and restart.
+
+A row holds the variables of one search: the candidate, flattened, and behind it the logits of its
+labels where these are searched for, too. Victims may come from different rounds and clients: each
+row has the weights of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attacker.inputs import InputView
+from attacker.starts import StartKind, draw_start
+from fedcore.nn.arrays import to_tensor
+from fedcore.nn.functional import gradient
+from fedcore.nn.models import build
+from fedcore.plan import ModelSpec
+from fedcore.types import TensorMap, Ticket
+
+__all__ = ["Batch", "Objective", "Victim"]
+
+Objective = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Tensor], Tensor]
+"""(candidate's gradient, observed gradient, candidate) -> the loss of one row, a scalar."""
+
+_ROWS_AT_ONCE = 128  # bounds the memory of large models; small ones gain nothing from more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Victim:
+    """What a batch needs of one victim.
+
+    Attributes:
+        ticket: names the starts.
+        weights: the global model, by name.
+        gradient: observed, by name, times `scale`.
+        scale: brings the observed gradient to length 1; the candidate's is multiplied by it, too.
+        labels: guesses [example] that restarts take in turn; none to search for them.
+    """
+
+    ticket: Ticket
+    weights: TensorMap
+    gradient: TensorMap
+    scale: float
+    labels: tuple[np.ndarray, ...]
+
+
+class Batch:
+    """Losses and gradients of many searches in one call.
+
+    Args:
+        victims: with as many examples each as `view` has; all or none with labels.
+        model: of all of them.
+        view: what a candidate is.
+        n_examples: per victim.
+        restarts: rows per victim.
+        objective: of one row.
+    """
+
+    def __init__(
+        self,
+        victims: Sequence[Victim],
+        *,
+        model: ModelSpec,
+        view: InputView,
+        n_examples: int,
+        restarts: int,
+        objective: Objective,
+    ) -> None:
+        self._tickets = [victim.ticket for victim in victims]
+        self._model = build(model)
+        self._view = view
+        self._restarts = restarts
+        self._objective = objective
+        self._n_pixels = prod(view.shape)
+        self._label_shape = (n_examples, model.n_classes)
+        self._labels = self._given_labels(victims)
+        weights = self._stacked([victim.weights for victim in victims])
+        targets = self._stacked([victim.gradient for victim in victims])
+        scales = torch.tensor([victim.scale for victim in victims]).repeat_interleave(restarts)
+        self._of_rows = (weights, targets, scales, self._labels)
+        axes = (0, 0, 0, 0, None if self._labels is None else 0)
+        self._losses = torch.func.vmap(self._loss, in_dims=axes, chunk_size=_ROWS_AT_ONCE)
+        self._slopes_and_losses = torch.func.vmap(
+            torch.func.grad_and_value(self._loss), in_dims=axes, chunk_size=_ROWS_AT_ONCE
+        )
+
+    def starts(self, kind: StartKind, *, seed: int) -> Tensor:
+        """Where the searches begin, [row, variable]."""
+        n_variables = self._n_pixels + (prod(self._label_shape) if self._labels is None else 0)
+        return torch.stack(
+            [
+                to_tensor(draw_start(kind, n_variables, seed=seed, ticket=ticket, restart=restart))
+                for ticket in self._tickets
+                for restart in range(self._restarts)
+            ]
+        )
+
+    def evaluate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses [row] and their gradients [row, variable] at these candidates."""
+        slopes, losses = self._slopes_and_losses(rows, *self._of_rows)
+        return losses.detach(), slopes.detach()
+
+    def losses(self, rows: Tensor) -> Tensor:
+        """Losses alone, [row]."""
+        measured: Tensor = self._losses(rows, *self._of_rows)
+        return measured.detach()
+
+    def within_range(self, rows: Tensor) -> Tensor:
+        """The nearest candidates that an input could be."""
+        pixels = rows[:, : self._n_pixels].clamp(self._view.low, self._view.high)
+        return torch.cat([pixels, rows[:, self._n_pixels :]], dim=1)
+
+    def raw_inputs(self, rows: Tensor) -> np.ndarray:
+        """In [0, 1], [victim, restart, example, feature...]."""
+        return self.by_victim(
+            torch.stack([self._view.to_raw(self._candidate(row)) for row in rows])
+        )
+
+    def labels(self, rows: Tensor) -> np.ndarray:
+        """The given or the most likely labels, int64 [victim, restart, example]."""
+        given = [None] * len(rows) if self._labels is None else self._labels
+        soft = [self._soft_labels(row, known) for row, known in zip(rows, given, strict=True)]
+        return self.by_victim(torch.stack(soft).argmax(-1))
+
+    def by_victim(self, values: Tensor) -> np.ndarray:
+        """[row, ...] -> [victim, restart, ...]."""
+        return values.numpy().reshape(len(self._tickets), self._restarts, *values.shape[1:])
+
+    def _loss(
+        self,
+        row: Tensor,
+        weights: dict[str, Tensor],
+        target: dict[str, Tensor],
+        scale: Tensor,
+        labels: Tensor | None,
+    ) -> Tensor:
+        """Of one row; vmapped over all."""
+        candidate = self._candidate(row)
+        inputs = self._view.to_network(candidate)
+        soft = self._soft_labels(row, labels)
+        found = gradient(self._model, weights, inputs, soft, create_graph=True)
+        scaled = {name: scale * slope for name, slope in found.items()}
+        return self._objective(scaled, target, candidate)
+
+    def _candidate(self, row: Tensor) -> Tensor:
+        return row[: self._n_pixels].reshape(self._view.shape)
+
+    def _soft_labels(self, row: Tensor, given: Tensor | None) -> Tensor:
+        """Class probabilities [example, class]."""
+        if given is not None:
+            return given
+        return row[self._n_pixels :].reshape(self._label_shape).softmax(-1)
+
+    def _given_labels(self, victims: Sequence[Victim]) -> Tensor | None:
+        """One-hot labels [row, example, class], or None where they are searched for."""
+        if not all(victim.labels for victim in victims):
+            return None
+        guesses = [
+            victim.labels[restart % len(victim.labels)]
+            for victim in victims
+            for restart in range(self._restarts)
+        ]
+        one_hot = F.one_hot(to_tensor(np.stack(guesses)), self._label_shape[1])
+        return one_hot.to(torch.float32)
+
+    def _stacked(self, maps: Sequence[TensorMap]) -> dict[str, Tensor]:
+        """By name, [row, ...]."""
+        return {
+            name: to_tensor(np.stack([tensors[name] for tensors in maps])).repeat_interleave(
+                self._restarts, dim=0
+            )
+            for name, _ in self._model.named_parameters()
+        }

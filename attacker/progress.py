@@ -1,0 +1,65 @@
+"""How far an attack is: a line of JSON now and then, for displays, and a beat for health checks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fedcore.health import Pulse
+
+__all__ = ["ProgressFile"]
+
+_EVERY_S = 0.5
+
+
+class ProgressFile:
+    """Told by an attack how far it is, writes `{run_id, iteration, total, loss, losses, eta_s}`.
+
+    `losses` are the lowest own losses of the victims and `loss` is their mean; null stands where
+    there is none yet.
+
+    Args:
+        path: begun anew.
+        run_id: in every line.
+        pulse: beats at every call.
+        now_s: a clock.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        run_id: str,
+        pulse: Pulse,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._run_id = run_id
+        self._pulse = pulse
+        self._now_s = now_s
+        self._started_s = self._written_s = now_s()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+    def __call__(self, done: int, total: int, losses: np.ndarray) -> None:
+        """Iterations done, of all; a line is written twice a second, and for the last one."""
+        self._pulse.beat()
+        now_s = self._now_s()
+        if done < total and now_s - self._written_s < _EVERY_S:
+            return
+        self._written_s = now_s
+        finite = losses[np.isfinite(losses)]
+        line = {
+            "run_id": self._run_id,
+            "iteration": done,
+            "total": total,
+            "loss": float(finite.mean()) if finite.size else None,
+            "losses": [float(loss) if np.isfinite(loss) else None for loss in losses],
+            "eta_s": round((now_s - self._started_s) * (total - done) / max(done, 1), 1),
+        }
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
