@@ -1,0 +1,1 @@
+"""For people: experiments, the local cluster, the judge, the report."""

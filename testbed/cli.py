@@ -1,0 +1,74 @@
+"""`leakwatt`: one command for everything. Heavy packages are imported by the sub-command that runs.
+
+Exit codes: 0 done; 1 the run could not go on, or (doctor) nothing measures here; 2 bad input (file,
+key, option); 3 refused by the aggregator; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from fedcore.errors import FedcoreError
+from testbed.commands import cluster, data, inspect, offline, runs
+
+__all__ = ["main"]
+
+_SERVICES = {
+    "client": ("edge_client.cli", "take part as one client (on a board or in a container)"),
+    "aggregator": ("aggregator.cli", "serve the rounds"),
+    "attacker": ("attacker.cli", "watch the tap, or replay a journal, and invert updates"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sub-command and turn what it raises into one line and an exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in _SERVICES:
+            module = importlib.import_module(_SERVICES[arguments[0]][0])
+            return int(module.main(arguments[1:]))
+        args = _parser().parse_args(arguments)
+        return int(args.execute(args) or 0)
+    except FedcoreError as error:
+        sys.stderr.write(f"leakwatt: {error}\n")
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        sys.stderr.write(
+            f"leakwatt: the package {error.name!r} is not installed; "
+            "pip install 'leakwatt[demo]' has every role\n"
+        )
+        return 2
+    except BrokenPipeError:  # `leakwatt runs list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # a folder that cannot be written, a full disk
+        sys.stderr.write(f"leakwatt: {error.filename or 'input or output'}: {error.strerror}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("leakwatt: interrupted\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="leakwatt",
+        description="Federated learning on edge boards: joules spent against data leaked.",
+        epilog="leakwatt COMMAND --help says more about each.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    cluster.add_parsers(commands)
+    for name, (_, text) in _SERVICES.items():
+        commands.add_parser(name, help=text, add_help=False)  # handled before argparse
+    data.add_parsers(commands)
+    offline.add_parsers(commands)
+    runs.add_parsers(commands)
+    inspect.add_parsers(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The local cluster: every service a process of its own, talking mutual TLS over loopback.
+
+A service that dies is started again, because every service resumes where it was. Ctrl-C stops
+them all; starting the same run again goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from fedcore.config import Experiment
+from fedcore.errors import RunError
+from fedcore.layout import PrivateFolder, RunFolder
+
+__all__ = ["Cluster", "Service"]
+
+_MAX_RESTARTS = 5
+_REFUSALS = frozenset(
+    {2, 3}
+)  # bad configuration, refused by the aggregator: starting again is no cure
+_STOP_WITHIN_S = 10.0
+_LAST_LINES = 3
+
+
+@dataclass
+class Service:
+    """One process of the cluster and how often it was started again.
+
+    Attributes:
+        name: also of its log file and certificate.
+        command: module and arguments.
+    """
+
+    name: str
+    command: list[str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    restarts: int = 0
+    _log_file: IO[bytes] | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Start, or start again; the log is appended to."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self._log_file is None:
+            self._log_file = self.log.open("ab")
+        leash = [sys.executable, "-m", "testbed.leash", str(os.getpid()), sys.executable, "-m"]
+        self.process = subprocess.Popen(  # noqa: S603  # our own modules
+            leash + self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log_file,
+            stderr=self._log_file,
+            start_new_session=True,  # the terminal's Ctrl-C reaches the cluster alone
+        )
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs or before it was started."""
+        return self.process.poll() if self.process else None
+
+    def last_words(self) -> str:
+        """The end of its log, for an error message."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return " | ".join(lines[-_LAST_LINES:])
+
+    def stop(self, how: signal.Signals) -> None:
+        """Ask the process to end."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(how)
+
+
+class Cluster:
+    """Aggregator, clients and attacker of one run on this machine.
+
+    Use as a context manager: leaving it stops every service.
+
+    Raises:
+        RunError: another cluster is already running this folder.
+    """
+
+    def __init__(self, experiment: Experiment, run: RunFolder, private: PrivateFolder) -> None:
+        self._lock = _lock(run.root / "lock")
+        address_file = run.root / "aggregator.address"
+        address_file.unlink(missing_ok=True)
+        self.aggregator = Service(
+            name="aggregator",
+            command=[
+                "aggregator.cli",
+                *("--run", str(run.root)),
+                *("--certs", str(private.service("aggregator"))),
+                *("--listen", "127.0.0.1:0"),
+            ],
+            log=run.logs / "aggregator.log",
+        )
+        self.clients = [
+            Service(
+                name=client_id,
+                command=[
+                    "edge_client.cli",
+                    *("--config", str(private.service(client_id) / "client.toml")),
+                    *("--address-file", str(address_file)),
+                    *("--vault", str(run.vault)),
+                    *("--shared-by", str(experiment.n_clients)),
+                ],
+                log=run.logs / f"{client_id}.log",
+            )
+            for client_id in experiment.client_ids
+        ]
+        self.attacker = Service(
+            name="attacker",
+            command=[
+                "attacker.cli",
+                "live",
+                *("--address-file", str(address_file)),
+                *("--certs", str(private.service("attacker"))),
+                *("--run", str(run.root)),
+            ],
+            log=run.logs / "attacker.log",
+        )
+        self.services = [self.aggregator, *self.clients, self.attacker]
+
+    def __enter__(self) -> Cluster:
+        for service in self.services:
+            service.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._lock.close()
+
+    def watch(
+        self, *, until: Callable[[], bool], on_tick: Callable[[], None], period_s: float = 0.25
+    ) -> None:
+        """Keep every service alive until the condition holds.
+
+        Raises:
+            RunError: a service was refused, or died too often; its last words are in the message.
+        """
+        while not until():
+            for service in self.services:
+                self._revive(service)
+            on_tick()
+            time.sleep(period_s)
+        on_tick()
+
+    @property
+    def federation_is_over(self) -> bool:
+        """Whether the aggregator finished every arm and every client has gone home."""
+        return all(service.exit_code == 0 for service in (self.aggregator, *self.clients))
+
+    @property
+    def attack_is_over(self) -> bool:
+        """Whether the attacker wrote its last reconstruction."""
+        return self.attacker.exit_code == 0
+
+    def stop(self) -> None:
+        """Stop every service: gracefully, then by force."""
+        deadline = time.monotonic() + _STOP_WITHIN_S
+        for service in self.services:
+            service.stop(signal.SIGTERM)
+        while time.monotonic() < deadline and any(
+            s.process and s.process.poll() is None for s in self.services
+        ):
+            time.sleep(0.05)
+        for service in self.services:
+            service.stop(signal.SIGKILL)
+            if service.process:
+                service.process.wait()
+
+    def _revive(self, service: Service) -> None:
+        code = service.exit_code
+        if code in (None, 0):
+            return
+        if (
+            code in _REFUSALS
+            or service.restarts >= _MAX_RESTARTS
+            or self._stopped_on_purpose(service)
+        ):
+            raise RunError(f"{service.name} ended with code {code}: {service.last_words()}")
+        service.restarts += 1
+        service.start()
+
+    def _stopped_on_purpose(self, service: Service) -> bool:
+        """The aggregator ends with 1 when the run cannot go on; a signal gives a negative code."""
+        return service is self.aggregator and (service.exit_code or 0) > 0
+
+
+def _lock(path: Path) -> IO[str]:
+    """Hold the folder as long as the returned file is open.
+
+    Raises:
+        RunError: somebody else holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise RunError(
+            f"{path.parent} is being run by another process; stop that one first"
+        ) from error
+    return file

@@ -1,0 +1,211 @@
+"""From an experiment file to folders that services can start from.
+
+`check` finds what is wrong before anything starts; `prepare` writes the run's public folder and the
+private one (see fedcore.layout), and is harmless to repeat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from aggregator.strategies.base import STRATEGIES
+from attacker.attacks import ATTACKS
+from fedcore.codecs.base import CODECS
+from fedcore.config import Arm, Experiment
+from fedcore.data.datasets import DATASETS
+from fedcore.data.encodings import ENCODINGS
+from fedcore.data.partition import PARTITIONS
+from fedcore.data.shards import prepare as prepare_shards
+from fedcore.data.shards import read_shard
+from fedcore.defences.base import DEFENCES
+from fedcore.errors import ConfigError
+from fedcore.ground_truth import JudgeKey
+from fedcore.layout import PrivateFolder, RunFolder
+from fedcore.nn.learning_rules import LEARNING_RULES
+from fedcore.nn.models import MODELS, initial_weights
+from fedcore.nn.models import build as build_model
+from fedcore.nn.neurons import NEURONS
+from fedcore.plan import Choice
+from fedcore.seeds import ClientSecret
+from fedcore.strict import build, canonical_json
+from fedcore.tensors import pack_weights
+from hardware.modelled import load_energy_model
+from hardware.registry import METERS
+from testbed.certs import make_certificates
+
+__all__ = ["check", "prepare", "write_shards"]
+
+
+def check(experiment: Experiment, *, where: str) -> None:
+    """Resolve every plugin that the experiment names, with its options, and build its models.
+
+    Raises:
+        ConfigError: one line that names file, key and the nearest valid name.
+    """
+    for key, test in _tests(experiment):
+        try:
+            test()
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {key}: {error}") from error
+
+
+def prepare(
+    experiment: Experiment,
+    run: RunFolder,
+    private: PrivateFolder,
+    *,
+    master_file: Path,
+    where: str,
+) -> None:
+    """Write all that the services start from: experiment, weights, shards, keys, certificates.
+
+    Args:
+        experiment: resolved.
+        run: public folder.
+        private: folder that the attacker must not read.
+        master_file: this machine's own secret, made when missing; clients' secrets derive from it.
+        where: the experiment file's name, for messages.
+
+    Raises:
+        ConfigError: the experiment is wrong, or the folder belongs to another one.
+    """
+    check(experiment, where=where)
+    if run.experiment_file.exists():
+        there = run.read_experiment()
+        if there != experiment:
+            raise ConfigError(
+                f"{run.root} holds experiment {there.id}, not {experiment.id}; take another folder"
+            )
+        if run.initial_file.exists():  # written last: everything else was there
+            if not private.judge_private.exists():
+                raise ConfigError(
+                    f"{run.root} was sealed for keys that are gone from {private.root}; "
+                    "delete it, or take another folder"
+                )
+            return
+    _write_private(experiment, private, master=_master_secret(master_file))
+    _check_shapes(experiment, private, where=where)
+    run.write_experiment(experiment)
+    for folder in (run.artefacts, run.vault):
+        folder.mkdir(parents=True, exist_ok=True)
+    digests = {arm.name: _write_weights(arm, experiment.seed, run) for arm in experiment.arms}
+    run.initial_file.write_bytes(canonical_json(digests) + b"\n")
+
+
+def write_shards(
+    experiment: Experiment, *, folder_of: Callable[[str], Path], auxiliary: Path
+) -> None:
+    """Partition the experiment's data set into one folder per client."""
+    prepare_shards(
+        experiment.data,
+        client_ids=experiment.client_ids,
+        seed=experiment.seed,
+        client_folder=folder_of,
+        auxiliary_file=auxiliary,
+    )
+
+
+def _tests(experiment: Experiment) -> Iterator[tuple[str, Callable[[], object]]]:
+    """What must resolve, with the key under which the file names it."""
+    data, hardware = experiment.data, experiment.hardware
+    yield "data.dataset", partial(build, DATASETS, data.dataset)
+    yield "data.partition", partial(build, PARTITIONS, data.partition)
+    yield "hardware.meter", partial(build, METERS, hardware.meter)
+    yield "hardware.energy_model", partial(load_energy_model, hardware.energy_model)
+    for arm in experiment.arms:
+        at = "" if len(experiment.arms) == 1 else f"arm {arm.name!r}: "
+        for key, test in _arm_tests(arm):
+            yield at + key, test
+
+
+def _arm_tests(arm: Arm) -> Iterator[tuple[str, Callable[[], object]]]:
+    encoding = Choice(name=arm.encoding.name, options=arm.encoding.options)
+    yield "model.name", partial(MODELS.where, arm.model.name)
+    yield "model.neuron.name", partial(NEURONS.where, arm.model.neuron.name)
+    yield "model", partial(build_model, arm.model)
+    yield "encoding", partial(build, ENCODINGS, encoding)
+    yield "training.rule", partial(LEARNING_RULES.where, arm.training.rule)
+    yield "codec", partial(build, CODECS, arm.codec)
+    yield "strategy", partial(build, STRATEGIES, arm.strategy)
+    for number, defence in enumerate(arm.defences):
+        yield f"defences[{number}]", partial(build, DEFENCES, defence)
+    yield "attack", partial(_check_attack, arm)
+
+
+def _check_attack(arm: Arm) -> None:
+    """An attack that is not told what it needs would only fail after the federation."""
+    attack = build(ATTACKS, Choice(name=arm.attack.name, options=arm.attack.options))
+    refused = [name for name in attack.requires if name not in arm.threat.grants]
+    if refused:
+        raise ConfigError(
+            f"{arm.attack.name!r} with these options requires {' and '.join(refused)}, which the "
+            f"threat model does not grant; set {', '.join(f'threat.{n} = true' for n in refused)} "
+            "or change the options"
+        )
+
+
+def _write_private(experiment: Experiment, private: PrivateFolder, *, master: ClientSecret) -> None:
+    private.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    certificates = private.root / "certs"
+    make_certificates(certificates, client_ids=experiment.client_ids)
+    for name in ("aggregator", "attacker", *experiment.client_ids):
+        private.service(name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        for file in ("ca.crt", f"{name}.crt", f"{name}.key"):
+            shutil.copy(certificates / file, private.service(name) / file)
+    key = JudgeKey.generate()
+    key.write(private=private.judge_private, public=private.judge_public)
+    for client_id in experiment.client_ids:
+        own = private.service(client_id)
+        shutil.copy(private.judge_public, own / private.judge_public.name)
+        master.derive("client", client_id).write(private.secret_file(client_id))
+        (own / "client.toml").write_text(_client_settings(experiment, client_id))
+    write_shards(experiment, folder_of=private.service, auxiliary=private.auxiliary_file)
+
+
+def _client_settings(experiment: Experiment, client_id: str) -> str:
+    """The client's settings file; its paths are relative to the folder it lies in."""
+    hardware = experiment.hardware
+    options = ", ".join(f"{k} = {json.dumps(v)}" for k, v in hardware.meter.options.items())
+    return f"""\
+name = "{client_id}"
+certs = "."
+shard = "."
+secret = "secret"
+judge_key = "judge.pub"
+meter = {{ name = "{hardware.meter.name}", options = {{ {options} }} }}
+period_s = {hardware.period_s}
+energy_model = "{hardware.energy_model}"
+"""
+
+
+def _master_secret(path: Path) -> ClientSecret:
+    """The machine's own secret: kept, so that an experiment draws the same bits here twice."""
+    if not path.exists():
+        ClientSecret.random().write(path)
+    return ClientSecret.read(path)
+
+
+def _check_shapes(experiment: Experiment, private: PrivateFolder, *, where: str) -> None:
+    card = read_shard(private.service(experiment.client_ids[0])).card
+    n_classes = len(card.label_counts)
+    for arm in experiment.arms:
+        # An event recording has a time axis of its own, which the encoding turns into steps.
+        shapes = {card.input_shape, card.input_shape[1:]}
+        if arm.model.input_shape not in shapes or arm.model.n_classes < n_classes:
+            raise ConfigError(
+                f"{where}: arm {arm.name!r}: model.input_shape {list(arm.model.input_shape)} and "
+                f"n_classes {arm.model.n_classes} do not fit the data set's "
+                f"{list(card.input_shape)} and {n_classes}"
+            )
+
+
+def _write_weights(arm: Arm, seed: int, run: RunFolder) -> str:
+    blob = pack_weights(initial_weights(arm.model, seed))
+    digest = hashlib.sha256(blob).hexdigest()
+    (run.artefacts / digest).write_bytes(blob)
+    return digest

@@ -1,0 +1,193 @@
+"""What the judge found on one run: the content of `scores/<run id>.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcore.errors import RunError
+from fedcore.registry import nearest
+from fedcore.strict import canonical_json, parse
+from fedcore.types import LeakageScore, Missing, Ticket
+from testbed.metrics import Metric
+from testbed.statistics import Estimate, Share, mean_with_interval, share_with_interval
+
+__all__ = ["BASELINES", "Attempt", "Findings", "Summary", "read_findings", "summarise"]
+
+BASELINES = ("noise", "mean-image")
+"""What anybody scores without the update; every metric stands beside both."""
+
+
+_NO_ANSWER = Missing(why="there is no reconstruction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One victim as the attack left it, whether it can be scored or not.
+
+    Attributes:
+        sha256: of the received bytes.
+        failed: why there is nothing to score, or "".
+        restarts: candidates that the attack kept.
+        chosen: index of the one with the lowest own loss.
+        own_loss: the attack's objective there.
+        n_iterations: gradient evaluations per restart.
+        duration_s: per victim.
+        knowledge: the capabilities that the attack used.
+    """
+
+    ticket: Ticket
+    sha256: str
+    failed: str
+    restarts: int = 0
+    chosen: int | None = None
+    own_loss: float | Missing = _NO_ANSWER
+    n_iterations: int = 0
+    duration_s: float = 0.0
+    knowledge: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One metric over all victims of a run, or over those of one round.
+
+    Attributes:
+        round: None for all rounds.
+        n: victims with a score.
+        n_missing: victims without one; their reasons stand in the scores.
+        mean: of the attacker's chosen candidates.
+        oracle: of the best restarts by truth.
+        baselines: mean by baseline, over the same victims.
+        differences: mean of (score - baseline) over the same victims, by baseline.
+        success: victims better than *both* baselines, of all victims, scored or not.
+    """
+
+    metric: str
+    round: int | None
+    n: int
+    n_missing: int
+    mean: Estimate | Missing
+    oracle: Estimate | Missing
+    baselines: Mapping[str, Estimate | Missing]
+    differences: Mapping[str, Estimate | Missing]
+    success: Share | Missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Everything the judge says about one arm.
+
+    Attributes:
+        judge_version: of the Leakwatt that judged.
+        experiment_digest: of the resolved experiment.
+        attack: that really answered; "" where none did.
+        labels: metric name -> how it is called on the page, with SSIM's window.
+        n_auxiliary: images behind the mean-image baseline, none of which is a victim's.
+        caveat: what the intervals do not cover.
+    """
+
+    judge_version: str
+    experiment_digest: str
+    run_id: str
+    arm: str
+    attack: str
+    labels: Mapping[str, str]
+    n_auxiliary: int
+    caveat: str
+    attempts: tuple[Attempt, ...]
+    scores: tuple[LeakageScore, ...]
+    summaries: tuple[Summary, ...]
+
+    def summary(self, metric: str, *, of_round: int | None = None) -> Summary:
+        """The summary of a metric over all victims, or over those of one round.
+
+        Raises:
+            RunError: the judge knew no such metric or round.
+        """
+        for summary in self.summaries:
+            if summary.metric == metric and summary.round == of_round:
+                return summary
+        raise RunError(
+            f"{self.run_id}: no scores for metric {metric!r}, round {of_round}"
+            f"{nearest(metric, sorted(self.labels))}"
+        )
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """The rounds that have victims."""
+        return tuple(sorted({attempt.ticket.round for attempt in self.attempts}))
+
+    def write(self, path: Path) -> None:
+        """Write canonical JSON, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".part")
+        beside.write_bytes(canonical_json(self) + b"\n")
+        beside.replace(path)
+
+
+def read_findings(path: Path) -> Findings:
+    """Read a scores file.
+
+    Raises:
+        RunError: it is not there, or not one.
+        ConfigError: it was written by another version.
+    """
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: no scores ({error}); run `leakwatt judge` first") from error
+    return parse(Findings, table, where=path.name)
+
+
+def summarise(
+    scores: Sequence[LeakageScore], *, metric: Metric, name: str, of_round: int | None
+) -> Summary:
+    """Aggregate one metric over victims.
+
+    Args:
+        scores: of this metric, one per victim.
+        metric: says which direction is better.
+        name: its registered name.
+        of_round: the round that the scores come from; None for all.
+    """
+    scored = [
+        (score.value, score.oracle, {b: score.baselines[b] for b in BASELINES})
+        for score in scores
+        if not isinstance(score.value, Missing)
+    ]
+    baselines = {b: [_number(bases[b]) for _, _, bases in scored] for b in BASELINES}
+    n_above = sum(
+        all(metric.is_better(value, _number(base)) for base in bases.values())
+        for value, _, bases in scored
+    )
+    return Summary(
+        metric=name,
+        round=of_round,
+        n=len(scored),
+        n_missing=len(scores) - len(scored),
+        mean=mean_with_interval([value for value, _, _ in scored]),
+        oracle=mean_with_interval([_number(oracle) for _, oracle, _ in scored]),
+        baselines={b: mean_with_interval(values) for b, values in baselines.items()},
+        differences={
+            b: mean_with_interval(
+                [value - base for (value, _, _), base in zip(scored, values, strict=True)]
+            )
+            for b, values in baselines.items()
+        },
+        success=share_with_interval(n_above, len(scores))
+        if scored
+        else Missing(why="no victim has a score"),
+    )
+
+
+def _number(value: float | Missing) -> float:
+    """A value that the judge guarantees: whoever has a score has an oracle and both baselines.
+
+    Raises:
+        RunError: the guarantee is broken; nothing is shown without its baselines.
+    """
+    if isinstance(value, Missing):
+        raise RunError(f"a score without its baselines is not shown ({value.why})")
+    return value

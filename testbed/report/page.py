@@ -1,0 +1,231 @@
+"""One page per run: self-contained, readable from disk, in light and dark, on a phone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedcore.layout import RunFolder
+from fedcore.strict import to_table
+from fedcore.types import Missing
+from testbed.costs import WORK, MeanEnergy, best_energy
+from testbed.findings import Findings
+from testbed.metrics import METRICS
+from testbed.pictures import Picture, read_pictures
+from testbed.provenance import versions
+from testbed.report import figures, words
+from testbed.report.canvas import Drawing, look_of
+from testbed.report.comparison import Comparison, compare
+from testbed.report.grids import Grid
+from testbed.report.plane import plane_figure
+from testbed.report.sentences import sentences
+from testbed.report.summary import summary_rows
+from testbed.results import ArmResults, Results, load_results
+from testbed.statistics import Estimate
+
+__all__ = ["write_report"]
+
+_PLANES = ("psnr", "ssim")
+_FIRST_METRICS = (*_PLANES, "mse", "label-accuracy")
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write `report/index.html` and `report/figures/`, and return the page's path.
+
+    Raises:
+        ConfigError: this is no run folder.
+        RunError: nothing was run yet.
+    """
+    results = load_results(run)
+    pictures = [_pictures(run, arm) for arm in results.arms]
+    page = _template().render(**_content(results, pictures))
+    run.report.mkdir(parents=True, exist_ok=True)
+    beside = run.report / "index.part"
+    beside.write_text(page, encoding="utf-8")
+    path = run.report / "index.html"
+    beside.replace(path)
+    return path
+
+
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(words=words, is_missing=lambda value: isinstance(value, Missing))
+    return environment.get_template("page.html.j2")
+
+
+def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[str, Any]:
+    """Everything that the template shows."""
+    arms = results.arms
+    findings = [arm.findings for arm in arms if isinstance(arm.findings, Findings)]
+    comparisons = _comparisons(arms, pictures)
+    energies = [best_energy(list(arm.costs.values())) for arm in arms]
+    folder = results.folder.report / "figures"
+    return {
+        "experiment": results.experiment,
+        "experiment_json": json.dumps(to_table(results.experiment), indent=2),
+        "arms": arms,
+        "colours": [look_of(i).colour for i in range(len(arms))],
+        "same_threat": len({arm.arm.threat for arm in arms}) == 1,
+        "is_modelled": any(isinstance(e, MeanEnergy) and e.kind == "modelled" for e in energies),
+        "sentences": sentences(arms, comparisons),
+        "summary": summary_rows(results),
+        "planes": [
+            plane_figure(arms, metric=metric, into=folder)
+            for metric in _PLANES
+            if any(found.summary(metric).n for found in findings)
+        ],
+        "grids": [
+            Grid.of(arm, found, into=folder) for arm, found in zip(arms, pictures, strict=True)
+        ],
+        "scores": [row for found in findings for row in _score_rows(found)],
+        "bars": list(itertools.chain.from_iterable(_bars(arm, folder) for arm in arms)),
+        "phases": [row for arm in arms for row in _phase_rows(arm)],
+        "training": [
+            figures.accuracy_figure(arms, into=folder),
+            figures.bytes_figure(arms, into=folder),
+            figures.loss_figure(arms, into=folder),
+        ],
+        "audit": results.audit,
+        "clients": [
+            {
+                "client": row.client_id,
+                "versions": row.hello.get("versions", {}),
+                "card": json.dumps(row.hello.get("machine_card", {}), indent=2),
+            }
+            for row in results.clients
+        ],
+        "missing": _missing_rows(results),
+        "versions": versions(),
+    }
+
+
+def _pictures(run: RunFolder, arm: ArmResults) -> tuple[Picture, ...]:
+    return () if isinstance(arm.findings, Missing) else read_pictures(run, arm.run_id)
+
+
+def _comparisons(
+    arms: Sequence[ArmResults], pictures: Sequence[Sequence[Picture]]
+) -> list[Comparison]:
+    """Every pair of arms that were judged, in PSNR and SSIM."""
+    judged = [
+        (a, p) for a, p in zip(arms, pictures, strict=True) if isinstance(a.findings, Findings)
+    ]
+    return [
+        compare(first, second, metric=metric, pictures=(p, q))
+        for (first, p), (second, q) in itertools.combinations(judged, 2)
+        for metric in _PLANES
+    ]
+
+
+def _score_rows(findings: Findings) -> Iterator[dict[str, Any]]:
+    """One row per metric and round; a metric without its baselines is not shown."""
+    first = {name: i for i, name in enumerate(_FIRST_METRICS)}
+    for summary in sorted(
+        findings.summaries, key=lambda s: (first.get(s.metric, len(first)), s.metric)
+    ):
+        metric = METRICS.get(summary.metric)
+        if isinstance(summary.mean, Missing):
+            continue
+        yield {
+            "arm": findings.arm,
+            "metric": findings.labels[summary.metric],
+            "is_lower_better": not metric.higher_is_better,
+            "round": summary.round,
+            "n": f"{summary.n}"
+            + (f" of {summary.n + summary.n_missing}" if summary.n_missing else ""),
+            "attack": _cell(summary.mean, metric.digits),
+            "oracle": _mean(summary.oracle, metric.digits),
+            "mean_image": _mean(summary.baselines["mean-image"], metric.digits),
+            "noise": _mean(summary.baselines["noise"], metric.digits),
+            "over_mean_image": _cell(summary.differences["mean-image"], metric.digits),
+            "over_noise": _cell(summary.differences["noise"], metric.digits),
+            "success": words.share_text(summary.success),
+        }
+
+
+def _cell(estimate: Estimate | Missing, digits: int) -> str:
+    return words.estimate_text(estimate, digits=digits)
+
+
+def _mean(estimate: Estimate | Missing, digits: int) -> str:
+    value = estimate if isinstance(estimate, Missing) else estimate.value
+    return words.number_text(value, digits=digits)
+
+
+def _bars(arm: ArmResults, folder: Path) -> Iterator[Drawing]:
+    if not arm.costs:
+        return
+    yield figures.latency_figure(arm, into=folder)
+    energy = figures.energy_figure(arm, into=folder)
+    if isinstance(energy, Drawing):
+        yield energy
+
+
+def _phase_rows(arm: ArmResults) -> Iterator[dict[str, str]]:
+    """Latency by client and phase: median, 90th percentile, n; p90 needs ten values."""
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for report in arm.reports:
+        for record in report.phases:
+            key = report.ticket.client_id, record.phase.value
+            seconds.setdefault(key, []).append(record.duration_s)
+    order = {phase.value: i for i, phase in enumerate(WORK)}
+    for (client, phase), values in sorted(
+        seconds.items(), key=lambda item: (item[0][0], order.get(item[0][1], len(order)))
+    ):
+        yield {
+            "arm": arm.arm.name,
+            "client": client,
+            "phase": phase,
+            "median": words.seconds_text(float(np.median(values))),
+            "p90": words.seconds_text(float(np.quantile(values, 0.9)))
+            if len(values) >= 10
+            else "n too small",
+            "n": str(len(values)),
+        }
+
+
+def _missing_rows(results: Results) -> list[dict[str, Any]]:
+    """What is missing, why, and how often; every gap on the page is explained here."""
+    counts: dict[tuple[str, str, str], int] = {}
+    for arm, what, why in _gaps(results):
+        counts[arm, what, why] = counts.get((arm, what, why), 0) + 1
+    return [
+        {"arm": arm, "what": what, "why": why, "n": n} for (arm, what, why), n in counts.items()
+    ]
+
+
+def _gaps(results: Results) -> Iterator[tuple[str, str, str]]:
+    for arm in results.arms:
+        name = arm.arm.name
+        if isinstance(arm.findings, Missing):
+            yield name, "scores", arm.findings.why
+        else:
+            failed = {a.ticket: a.failed for a in arm.findings.attempts if a.failed}
+            for why in failed.values():
+                yield name, "all scores of a victim", why
+            for score in arm.findings.scores:
+                if isinstance(score.value, Missing) and score.ticket not in failed:
+                    yield name, arm.findings.labels[score.metric], score.value.why
+        for report in arm.reports:
+            for record in report.phases:
+                if isinstance(record.measured, Missing):
+                    yield name, "measured energy of a phase", record.measured.why
+                if isinstance(record.modelled, Missing):
+                    yield name, "modelled energy of a phase", record.modelled.why
+        reported = {report.ticket for report in arm.reports}
+        for update in arm.updates:
+            if update.ticket not in reported:
+                yield name, "phase report of an accepted update", "the client never sent it"

@@ -1,0 +1,153 @@
+"""What `leakwatt run` prints at its end: one column per arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedcore.layout import RunFolder
+from fedcore.strict import to_table
+from fedcore.types import Missing
+from testbed.costs import best_energy
+from testbed.findings import Findings
+from testbed.metrics import METRICS
+from testbed.report.words import (
+    DASH,
+    bytes_text,
+    energy_text,
+    estimate_text,
+    seconds_text,
+    share_text,
+    threat_words,
+)
+from testbed.results import ArmResults, Results, load_results
+
+__all__ = ["summary_rows", "summary_table", "summary_text"]
+
+_SHOWN = ("psnr", "ssim", "label-accuracy")
+
+
+def summary_table(run: RunFolder) -> list[dict[str, Any]]:
+    """One table of plain values per arm, for scripts."""
+    return [_arm_table(arm) for arm in load_results(run).arms]
+
+
+def summary_text(run: RunFolder) -> str:
+    """The summary for a terminal of 80 columns and more."""
+    results = load_results(run)
+    rows = [("", [arm.arm.name for arm in results.arms]), *summary_rows(results)]
+    first = max(len(label) for label, _ in rows)
+    widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(results.arms))]
+    lines = [
+        f"{label:<{first}}  "
+        + "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+        for label, cells in rows
+    ]
+    lines.insert(1, "-" * (first + sum(widths) + 2 * len(widths)))
+    letters = sorted({arm.arm.threat.letter for arm in results.arms})
+    lines += [f"threat model {letter}: {_meaning(results, letter)}" for letter in letters]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def summary_rows(results: Results) -> list[tuple[str, list[str]]]:
+    """A label and one cell per arm, for the terminal and the page."""
+    arms = results.arms
+    energies = [best_energy(list(arm.costs.values())) for arm in arms]
+    rows = [
+        ("accuracy (95 %)", [_accuracy(arm) for arm in arms]),
+        ("rounds closed", [f"{len(arm.rounds)}" for arm in arms]),
+        ("victims", [_victims(arm) for arm in arms]),
+    ]
+    for name in _SHOWN:
+        rows += _metric_rows(arms, name)
+    rows += [
+        ("energy per client-round", [energy_text(energy) for energy in energies]),
+        (
+            "time per client-round",
+            [seconds_text(_mean([c.duration_s for c in arm.costs.values()])) for arm in arms],
+        ),
+        ("bytes per update", [_bytes(arm) for arm in arms]),
+        ("duration", [seconds_text(arm.duration_s) for arm in arms]),
+    ]
+    return rows
+
+
+def _metric_rows(arms: Sequence[ArmResults], name: str) -> list[tuple[str, list[str]]]:
+    """A metric and its baselines; a metric that no arm has is left out, as its baselines are."""
+    metric = METRICS.get(name)
+    found = [
+        arm.findings.summary(name) if isinstance(arm.findings, Findings) else None for arm in arms
+    ]
+    labels = {arm.findings.labels[name] for arm in arms if isinstance(arm.findings, Findings)}
+    if all(summary is None or summary.n == 0 for summary in found):
+        return []
+    label = f"{labels.pop() if len(labels) == 1 else metric.label}"
+
+    def cells(of: str) -> list[str]:
+        return [
+            DASH
+            if summary is None
+            else estimate_text(
+                summary.mean if of == "attack" else summary.baselines[of],
+                digits=metric.digits,
+                unit=metric.unit,
+            )
+            for summary in found
+        ]
+
+    return [
+        (f"{label}, attack", cells("attack")),
+        ("  mean image", cells("mean-image")),
+        ("  noise", cells("noise")),
+    ]
+
+
+def _arm_table(arm: ArmResults) -> dict[str, Any]:
+    findings = arm.findings
+    costs = list(arm.costs.values())
+    last = arm.accuracies[-1].share if arm.accuracies else Missing(why="never evaluated")
+    table: Mapping[str, Any] = {
+        "arm": arm.arm.name,
+        "run_id": arm.run_id,
+        "threat_model": arm.arm.threat.letter,
+        "attack": arm.arm.attack.name,
+        "rounds_closed": len(arm.rounds),
+        "accuracy": last,
+        "chance": 1 / arm.arm.model.n_classes,
+        "metrics": findings
+        if isinstance(findings, Missing)
+        else {s.metric: s for s in findings.summaries if s.round is None},
+        "energy_per_client_round": best_energy(costs),
+        "seconds_per_client_round": _mean([cost.duration_s for cost in costs]),
+        "bytes_per_update": _mean([update.n_bytes for update in arm.updates]),
+        "duration_s": arm.duration_s,
+    }
+    plain: dict[str, Any] = to_table(table)
+    return plain
+
+
+def _accuracy(arm: ArmResults) -> str:
+    return share_text(arm.accuracies[-1].share) if arm.accuracies else DASH
+
+
+def _victims(arm: ArmResults) -> str:
+    if isinstance(arm.findings, Missing):
+        return "not judged"
+    n_failed = sum(bool(attempt.failed) for attempt in arm.findings.attempts)
+    return f"{len(arm.findings.attempts)}" + (f", {n_failed} failed" if n_failed else "")
+
+
+def _bytes(arm: ArmResults) -> str:
+    sizes = sorted({update.n_bytes for update in arm.updates})
+    if not sizes:
+        return DASH
+    return bytes_text(sizes[0]) + (f" to {bytes_text(sizes[-1])}" if len(sizes) > 1 else "")
+
+
+def _mean(values: Sequence[float]) -> float | Missing:
+    return sum(values) / len(values) if values else Missing(why="no client reported")
+
+
+def _meaning(results: Results, letter: str) -> str:
+    threat = next(arm.arm.threat for arm in results.arms if arm.arm.threat.letter == letter)
+    return threat_words(threat)[0]

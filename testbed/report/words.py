@@ -1,0 +1,117 @@
+"""Numbers and plugins as a reader wants to see them."""
+
+from __future__ import annotations
+
+from fedcore.plan import Choice
+from fedcore.types import Missing, ThreatModel
+from testbed.costs import MeanEnergy
+from testbed.results import ArmResults
+from testbed.statistics import Estimate, Share
+
+__all__ = [
+    "DASH",
+    "bytes_text",
+    "choices_text",
+    "energy_text",
+    "estimate_text",
+    "final_accuracy",
+    "number_text",
+    "seconds_text",
+    "sentence_case",
+    "share_text",
+    "threat_words",
+]
+
+DASH = "\N{EN DASH}"
+"""Stands where a value is missing; the page's list of missing values says why."""
+
+_LETTERS = {
+    "C": "the attacker sees what crosses the wire and knows how the clients train",
+    "D": "the attacker sees what crosses the wire, knows how the clients train, and has data of "
+    "the same distribution",
+    "E": "the attacker sees what crosses the wire, knows how the clients train, and was told "
+    "things about each victim's batch",
+}
+_GRANTS = {
+    "labels": "the true labels of each victim's batch",
+    "encoded_input": "the spikes that each victim's batch was encoded as",
+    "defence_settings": "names and settings of the clients' defences",
+    "auxiliary_data": "examples of the same distribution, disjoint from every victim",
+}
+
+
+def number_text(value: float | Missing, *, digits: int) -> str:
+    """A number with so many decimals, or a dash."""
+    return DASH if isinstance(value, Missing) else f"{value:.{digits}f}"
+
+
+def estimate_text(estimate: Estimate | Missing, *, digits: int, unit: str = "") -> str:
+    """`18.32 ± 1.20 dB`; a single value has no interval and says so."""
+    if isinstance(estimate, Missing):
+        return DASH
+    unit = f" {unit}" if unit else ""
+    if isinstance(estimate.half_width, Missing):
+        return f"{estimate.value:.{digits}f}{unit} (no interval: n = {estimate.n})"
+    return f"{estimate.value:.{digits}f} ± {estimate.half_width:.{digits}f}{unit}"
+
+
+def sentence_case(text: str) -> str:
+    """The text with a capital first letter; names inside keep theirs."""
+    return text[:1].upper() + text[1:]
+
+
+def share_text(share: Share | Missing) -> str:
+    """`93.1 % (91.0 to 94.8)`."""
+    if isinstance(share, Missing):
+        return DASH
+    value, low, high = (100 * x for x in (share.n_yes / share.n, share.low, share.high))
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def final_accuracy(arm: ArmResults) -> str:
+    """`93.1 %`: of the last evaluated weights."""
+    return share_text(arm.accuracies[-1].share).split(" (")[0] if arm.accuracies else DASH
+
+
+def energy_text(energy: MeanEnergy | Missing) -> str:
+    """`0.31 J (0.12 to 0.68) MODELLED`; what is modelled never goes without the word."""
+    if isinstance(energy, Missing):
+        return DASH
+    marks = [energy.kind.upper() if energy.kind == "modelled" else energy.kind, *energy.flags]
+    digits = 2 if energy.kind == "modelled" else 3
+    value, low, high = (f"{x:.{digits}g}" for x in (energy.value_j, energy.low_j, energy.high_j))
+    return f"{value} J ({low} to {high}) {', '.join(marks)}"
+
+
+def seconds_text(value: float | Missing) -> str:
+    """A duration in the unit that suits it."""
+    if isinstance(value, Missing):
+        return DASH
+    if value >= 120:
+        return f"{value / 60:.1f} min"
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def bytes_text(value: float) -> str:
+    """A size in bytes, kB or MB (powers of ten)."""
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.0f} bytes"
+
+
+def choices_text(choices: tuple[Choice, ...]) -> str:
+    """`clip (max_norm = 1.0), topk (share = 0.1)`, or "none"."""
+    return ", ".join(_choice_text(choice) for choice in choices) or "none"
+
+
+def threat_words(threat: ThreatModel) -> tuple[str, list[str], list[str]]:
+    """What the letter means; what was granted; what was not."""
+    granted = [_GRANTS[name] for name in threat.grants]
+    refused = [words for name, words in _GRANTS.items() if name not in threat.grants]
+    return _LETTERS[threat.letter], granted, refused
+
+
+def _choice_text(choice: Choice) -> str:
+    options = ", ".join(f"{key} = {value}" for key, value in choice.options.items())
+    return f"{choice.name} ({options})" if options else choice.name

@@ -1,0 +1,336 @@
+"""Everything about a run folder, loaded once and joined on (run_id, round, client_id)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from aggregator.records import AcceptedUpdate, AuditRow, ClientRow, ClosedRound, StoreReader
+from fedcore.config import Arm, Experiment
+from fedcore.energy import EnergyReading, Evaluation, PhaseRecord, PhaseReport
+from fedcore.errors import RunError
+from fedcore.layout import RunFolder
+from fedcore.reconstructions import read_reconstructions
+from fedcore.types import Missing, Reconstruction, Ticket
+from testbed.costs import RoundCost, round_cost
+from testbed.findings import Attempt, Findings, read_findings
+from testbed.statistics import Share, share_with_interval
+from testbed.tables import Format, Table, table_of, write_table
+
+__all__ = [
+    "Accuracy",
+    "ArmResults",
+    "EvaluationRow",
+    "PhaseRow",
+    "ReadingRow",
+    "Results",
+    "ScoreRow",
+    "accepted_updates",
+    "answers_of",
+    "export",
+    "load_results",
+]
+
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Of the weights that a round started from: sum of correct over sum of examples."""
+
+    round: int
+    share: Share | Missing
+    n_clients: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmResults:
+    """What one arm left behind.
+
+    Attributes:
+        updates: accepted, in order of arrival.
+        reports: of the latest attempt per ticket, by round and client.
+        rounds: closed ones.
+        duration_s: from the first round's opening to the last one's closing.
+        reconstructions: the attack's answers, by round and client.
+        findings: the judge's, or why there are none.
+    """
+
+    arm: Arm
+    run_id: str
+    updates: tuple[AcceptedUpdate, ...]
+    reports: tuple[PhaseReport, ...]
+    rounds: tuple[ClosedRound, ...]
+    duration_s: float | Missing
+    reconstructions: tuple[Reconstruction, ...]
+    findings: Findings | Missing
+
+    @functools.cached_property
+    def costs(self) -> Mapping[Ticket, RoundCost]:
+        """What each update's making cost, by ticket; rounds that only evaluate have no update."""
+        made = {update.ticket for update in self.updates}
+        return {r.ticket: round_cost(r) for r in self.reports if r.ticket in made}
+
+    @functools.cached_property
+    def accuracies(self) -> tuple[Accuracy, ...]:
+        """Accuracy per evaluated round, in order."""
+        by_round: dict[int, list[Evaluation]] = {}
+        for report in self.reports:
+            if report.evaluation is not None:
+                by_round.setdefault(report.ticket.round, []).append(report.evaluation)
+        return tuple(
+            Accuracy(round=number, share=_pooled(found), n_clients=len(found))
+            for number, found in sorted(by_round.items())
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """A run folder, loaded."""
+
+    folder: RunFolder
+    experiment: Experiment
+    arms: tuple[ArmResults, ...]
+    audit: tuple[AuditRow, ...]
+    clients: tuple[ClientRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRow:
+    """One phase, for export. The two energies are of different kinds and never added."""
+
+    ticket: Ticket
+    attempt: int
+    position: int
+    phase: str
+    start_mono_ns: int
+    duration_s: float
+    cpu_s: float
+    n_measured_rails: int | Missing
+    modelled_energy_j: float | Missing
+    modelled_low_j: float | Missing
+    modelled_high_j: float | Missing
+    modelled_by: str | Missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingRow:
+    """One rail's measured energy in one phase, for export; see `EnergyReading`."""
+
+    ticket: Ticket
+    attempt: int
+    position: int
+    phase: str
+    measured_energy_j: float
+    measured_uncertainty_j: float
+    duration_s: float
+    rail: str
+    boundary: str
+    method: str
+    coverage: float
+    n_samples: int
+    longest_gap_s: float
+    meter: str
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow:
+    """One client's evaluation of a round's incoming weights, for export."""
+
+    ticket: Ticket
+    n_correct: int
+    n_examples: int
+    mean_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """One metric of one victim beside its baselines, for export."""
+
+    ticket: Ticket
+    attack: str
+    metric: str
+    value: float | Missing
+    oracle: float | Missing
+    noise: float | Missing
+    mean_image: float | Missing
+
+
+def accepted_updates(run: RunFolder, run_id: str) -> list[AcceptedUpdate]:
+    """Accepted updates of one arm in order of arrival.
+
+    Raises:
+        RunError: the run has no store yet.
+    """
+    with StoreReader(run.store_file) as store:
+        return store.updates(run_id)
+
+
+def answers_of(run: RunFolder, run_id: str) -> tuple[Reconstruction, ...]:
+    """The attack's answers on one arm, by round and client; none where it was not attacked.
+
+    Raises:
+        RunError: there are answers, but they cannot be read.
+    """
+    folder = run.attack(run_id)
+    if not any(folder.glob("reconstructions.*")):
+        return ()
+    return tuple(sorted(read_reconstructions(folder), key=lambda answer: answer.ticket))
+
+
+def load_results(run: RunFolder) -> Results:
+    """Load a run folder, finished or not.
+
+    Raises:
+        ConfigError: it is no run folder.
+        RunError: it has no store yet.
+    """
+    experiment = run.read_experiment()
+    with StoreReader(run.store_file) as store:
+        return Results(
+            folder=run,
+            experiment=experiment,
+            arms=tuple(_load_arm(run, experiment, arm, store=store) for arm in experiment.arms),
+            audit=tuple(store.audit()),
+            clients=tuple(store.clients()),
+        )
+
+
+def export(run: RunFolder, *, format: Format, out: Path) -> list[Path]:
+    """Write every table of a run into a folder; each has the ticket's columns to join on."""
+    results = load_results(run)
+    return [write_table(table, format=format, out=out) for table in _tables(results)]
+
+
+def _load_arm(
+    run: RunFolder, experiment: Experiment, arm: Arm, *, store: StoreReader
+) -> ArmResults:
+    run_id = experiment.run_id(arm)
+    rounds = store.rounds(run_id)
+    # Reports come sorted by attempt, and the latest one repeats what the earlier ones said.
+    latest = {report.ticket: report for report in store.reports(run_id)}
+    findings: Findings | Missing
+    try:
+        findings = read_findings(run.scores_file(run_id))
+    except RunError as error:
+        findings = Missing(why=str(error))
+    return ArmResults(
+        arm=arm,
+        run_id=run_id,
+        updates=tuple(store.updates(run_id)),
+        reports=tuple(latest[ticket] for ticket in sorted(latest)),
+        rounds=tuple(rounds),
+        duration_s=(rounds[-1].closed_wall_ns - rounds[0].opened_wall_ns) * 1e-9
+        if rounds
+        else Missing(why="no round is closed yet"),
+        reconstructions=answers_of(run, run_id),
+        findings=findings,
+    )
+
+
+def _pooled(evaluations: Sequence[Evaluation]) -> Share | Missing:
+    """Sum of correct over sum of examples; clients report these numbers, so they may be wrong."""
+    for found in evaluations:
+        if not 0 <= found.n_correct <= found.n_examples:
+            return Missing(why=f"a client reported {found.n_correct} of {found.n_examples} correct")
+    return share_with_interval(
+        sum(found.n_correct for found in evaluations),
+        sum(found.n_examples for found in evaluations),
+    )
+
+
+def _tables(results: Results) -> list[Table]:
+    arms = results.arms
+    found = [arm.findings for arm in arms if isinstance(arm.findings, Findings)]
+    records = [
+        (report, position, record)
+        for arm in arms
+        for report in arm.reports
+        for position, record in enumerate(report.phases)
+    ]
+    readings = [
+        _reading_row(report, position, record.phase.value, reading)
+        for report, position, record in records
+        if not isinstance(record.measured, Missing)
+        for reading in record.measured
+    ]
+    evaluations = [
+        EvaluationRow(ticket=report.ticket, **vars(report.evaluation))
+        for arm in arms
+        for report in arm.reports
+        if report.evaluation is not None
+    ]
+    scores = [
+        ScoreRow(
+            ticket=score.ticket,
+            attack=score.attack,
+            metric=score.metric,
+            value=score.value,
+            oracle=score.oracle,
+            noise=score.baselines["noise"],
+            mean_image=score.baselines["mean-image"],
+        )
+        for findings in found
+        for score in findings.scores
+    ]
+    attempts = [attempt for findings in found for attempt in findings.attempts]
+    return [
+        table_of("updates", AcceptedUpdate, [update for arm in arms for update in arm.updates]),
+        table_of("phases", PhaseRow, [_phase_row(*record) for record in records]),
+        table_of("readings", ReadingRow, readings),
+        table_of("evaluations", EvaluationRow, evaluations),
+        table_of("scores", ScoreRow, scores),
+        table_of("attempts", Attempt, attempts),
+        table_of("rounds", ClosedRound, [closed for arm in arms for closed in arm.rounds]),
+        table_of("audit", AuditRow, results.audit),
+        table_of("clients", ClientRow, results.clients),
+    ]
+
+
+def _phase_row(report: PhaseReport, position: int, record: PhaseRecord) -> PhaseRow:
+    return PhaseRow(
+        ticket=report.ticket,
+        attempt=report.attempt,
+        position=position,
+        phase=record.phase.value,
+        start_mono_ns=record.start_mono_ns,
+        duration_s=record.duration_s,
+        cpu_s=record.cpu_s,
+        n_measured_rails=_or_missing(record.measured, len),
+        modelled_energy_j=_or_missing(record.modelled, lambda energy: energy.energy_j),
+        modelled_low_j=_or_missing(record.modelled, lambda energy: energy.low_j),
+        modelled_high_j=_or_missing(record.modelled, lambda energy: energy.high_j),
+        modelled_by=_or_missing(record.modelled, lambda energy: energy.model),
+    )
+
+
+def _or_missing(value: T | Missing, read: Callable[[T], V]) -> V | Missing:
+    return value if isinstance(value, Missing) else read(value)
+
+
+def _reading_row(
+    report: PhaseReport, position: int, phase: str, reading: EnergyReading
+) -> ReadingRow:
+    return ReadingRow(
+        ticket=report.ticket,
+        attempt=report.attempt,
+        position=position,
+        phase=phase,
+        measured_energy_j=reading.energy_j,
+        measured_uncertainty_j=reading.uncertainty_j,
+        duration_s=reading.duration_s,
+        rail=reading.rail,
+        boundary=reading.boundary.value,
+        method=reading.method,
+        coverage=reading.coverage,
+        n_samples=reading.n_samples,
+        longest_gap_s=reading.longest_gap_s,
+        meter=reading.meter,
+        flags=reading.flags,
+    )
