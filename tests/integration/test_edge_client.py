@@ -1,0 +1,524 @@
+"""A client against a small real aggregator: gRPC on port 0, mutual TLS, its real vault and link."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from edge_client.backends.base import Backend
+from edge_client.client import Client
+from edge_client.rpc import Link
+from edge_client.vault import Vault
+from fedcore.codecs.base import codec_of
+from fedcore.data.shards import Shard, ShardCard
+from fedcore.defences.base import DEFENCES, Defence
+from fedcore.energy import Evaluation, Phase, PhaseReport
+from fedcore.errors import HandshakeError, Refusal, StorageError, UpdateError
+from fedcore.ground_truth import JudgeKey, VictimRecord, open_record
+from fedcore.health import Pulse
+from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training
+from fedcore.seeds import ClientSecret
+from fedcore.tensors import pack_weights, schema_of
+from fedcore.types import Missing, TensorMap
+from fedcore.wire.blobs import BlobReceiver, chunks
+from fedcore.wire.channel import CertFiles, channel_options
+from fedcore.wire.messages import (
+    PROTOCOL,
+    Hello,
+    UploadHeader,
+    header_from_proto,
+    hello_from_proto,
+    plan_to_bytes,
+    report_from_proto,
+)
+from fedcore.wire.status import status_of
+from hardware.window import Recorder
+from protos.v1 import rounds_pb2, rounds_pb2_grpc
+from testbed.certs import make_certificates
+
+WAIT_S = 20.0
+SPEC = ModelSpec(name="mlp", input_shape=(1, 4, 4), n_classes=3, options={"hidden": []})
+WEIGHTS = {
+    "readout.weight": np.linspace(-1, 1, 48, dtype=np.float32).reshape(3, 16),
+    "readout.bias": np.array([0.5, 0.0, -0.5], dtype=np.float32),
+}
+BLOB = pack_weights(WEIGHTS)
+
+
+def plan(**changes: object) -> RoundPlan:
+    basis = RoundPlan(
+        run_id="demo-ann",
+        round=0,
+        experiment_digest="0" * 64,
+        model=SPEC,
+        weights=hashlib.sha256(BLOB).hexdigest(),
+        encoding=EncodingSpec(name="rate", n_steps=5),
+        training=Training(batch_size=4),
+    )
+    return replace(basis, **changes)
+
+
+class LinearBackend:
+    """Softmax regression on the time's mean, by hand: d loss / d logits = softmax - one-hot."""
+
+    def load(self, plan: RoundPlan, weights: TensorMap) -> None:
+        self.weights = weights
+
+    def train(
+        self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        x, y = inputs[0].mean(axis=0).reshape(len(labels[0]), -1), labels[0]
+        slope = (self._softmax(x) - np.eye(3)[y]) / len(y)
+        inputs[0][...] = -1  # a careless backend: the sealed truth must not notice
+        labels[0][...] = 0
+        return {
+            "readout.weight": (slope.T @ x).astype(np.float32),
+            "readout.bias": slope.sum(axis=0).astype(np.float32),
+        }
+
+    def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> Evaluation:
+        said = self._softmax(inputs.mean(axis=0).reshape(len(labels), -1))
+        return Evaluation(
+            n_correct=int(np.sum(said.argmax(axis=1) == labels)),
+            n_examples=len(labels),
+            mean_loss=float(-np.log(said[np.arange(len(labels)), labels]).mean()),
+        )
+
+    def describe(self) -> dict[str, str]:
+        return {}
+
+    def _softmax(self, x: np.ndarray) -> np.ndarray:
+        e = np.exp(x @ self.weights["readout.weight"].T + self.weights["readout.bias"])
+        return e / e.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarelessDefence(Defence):
+    """Scales the update in place, whatever the contract says."""
+
+    def update(self, tensors: TensorMap, rng: object) -> TensorMap:
+        for tensor in tensors.values():
+            np.multiply(tensor, 2, out=tensor)
+        return tensors
+
+
+@dataclass
+class SmallAggregator(rounds_pb2_grpc.FederationServicer):
+    """Welcomes everybody, pushes what the test says, keeps what comes. One object, many servers."""
+
+    heartbeat_s: float = 5.0
+    refuse_upload: Callable[[UploadHeader], None] = lambda header: None
+    artefacts: dict[str, bytes] = field(default_factory=dict)
+    hellos: list[Hello] = field(default_factory=list)
+    beats: int = 0
+    uploads: list[tuple[UploadHeader, bytes]] = field(default_factory=list)
+    reports: queue.Queue[PhaseReport] = field(default_factory=queue.Queue)
+    refused_joins: list[str] = field(default_factory=list)
+    outbox: queue.Queue[rounds_pb2.ServerMessage | None] = field(default_factory=queue.Queue)
+
+    def push(self, plan: RoundPlan, *, attempt: int = 0, inline: bool = True) -> None:
+        start = rounds_pb2.RoundStart(
+            plan=plan_to_bytes(plan), weights=BLOB if inline else b"", attempt=attempt
+        )
+        self.outbox.put(rounds_pb2.ServerMessage(round_start=start))
+
+    def say_farewell(self) -> None:
+        farewell = rounds_pb2.Farewell(reason="done", finished=True)
+        self.outbox.put(rounds_pb2.ServerMessage(farewell=farewell))
+
+    def Join(self, requests, context):  # noqa: N802
+        hello = hello_from_proto(next(requests).hello)
+        if self.refused_joins:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.refused_joins[0])
+        self.hellos.append(hello)
+        yield rounds_pb2.ServerMessage(
+            welcome=rounds_pb2.Welcome(protocol=PROTOCOL, heartbeat_s=self.heartbeat_s)
+        )
+        threading.Thread(target=self._echo, args=(requests,), daemon=True).start()
+        connection = len(self.hellos)
+        while context.is_active() and connection == len(self.hellos):
+            with contextlib.suppress(queue.Empty):
+                message = self.outbox.get(timeout=0.02)
+                if connection != len(self.hellos):  # it is for the next connection
+                    self.outbox.put(message)
+                    return
+                if message is None:
+                    return
+                yield message
+                if message.WhichOneof("message") == "farewell":
+                    return
+
+    def Upload(self, parts, context):  # noqa: N802
+        try:
+            header = header_from_proto(next(parts).header)
+            self.refuse_upload(header)
+            receiver = BlobReceiver(n_bytes=header.n_bytes, sha256=header.sha256)
+            for part in parts:
+                receiver.add(part.chunk)
+            body = b"".join(receiver.finish())
+        except UpdateError as error:
+            context.abort(status_of(error), str(error))
+        known = any(sent == body for _, sent in self.uploads)
+        self.uploads.append((header, body))
+        return rounds_pb2.UploadReceipt(sha256=header.sha256, already_had_it=known)
+
+    def ReportPhases(self, request, context):  # noqa: N802
+        self.reports.put(report_from_proto(request))
+        return rounds_pb2.PhaseReceipt()
+
+    def Download(self, request, context):  # noqa: N802
+        yield from chunks(self.artefacts[request.sha256])
+
+    def _echo(self, requests) -> None:
+        with contextlib.suppress(grpc.RpcError):
+            for message in requests:
+                self.beats += 1
+                reply = rounds_pb2.HeartbeatReply(
+                    sequence=message.heartbeat.sequence,
+                    sent_wall_ns=message.heartbeat.sent_wall_ns,
+                    server_wall_ns=time.time_ns() + 10**12,  # this aggregator lives 1000 s ahead
+                )
+                self.outbox.put(rounds_pb2.ServerMessage(heartbeat=reply))
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certs")
+    make_certificates(folder, client_ids=["client-0"])
+    return folder
+
+
+@dataclass
+class Site:
+    """Everything around one client: an aggregator that can be killed, a shard, a vault."""
+
+    folder: Path
+    certs: Path
+    judge: JudgeKey
+    aggregator: SmallAggregator = field(default_factory=SmallAggregator)
+    address: str | None = None
+    server: grpc.Server | None = None
+
+    def serve(self) -> None:
+        self.server = grpc.server(ThreadPoolExecutor(8), options=channel_options())
+        rounds_pb2_grpc.add_FederationServicer_to_server(self.aggregator, self.server)
+        credentials = CertFiles.of(self.certs, "aggregator").server_credentials()
+        port = self.server.add_secure_port("127.0.0.1:0", credentials)
+        self.server.start()
+        self.address = f"127.0.0.1:{port}"
+
+    def kill_server(self) -> None:
+        self.server.stop(None).wait()
+
+    @contextlib.contextmanager
+    def client(self, *, secret: bytes = b"s" * 32) -> Iterator[Client]:
+        link = Link(
+            address=lambda: self.address,
+            certs=CertFiles.of(self.certs, "client-0"),
+            hello=Hello(client_id="client-0", codecs=("f32",)),
+            pulse=Pulse(self.folder / "pulse"),
+        )
+        with link, Recorder(meter=Choice(name="null")) as recorder:
+            yield Client(
+                name="client-0",
+                link=link,
+                shard=a_shard(),
+                secret=ClientSecret(secret),
+                vault=Vault(self.folder / "vault", judge_key=self.folder / "judge.pub"),
+                backend=LinearBackend(),
+                recorder=recorder,
+                card_digest="c" * 64,
+            )
+
+    @contextlib.contextmanager
+    def running_client(
+        self, *, secret: bytes = b"s" * 32, backend: Backend | None = None
+    ) -> Iterator[Client]:
+        """A client in a thread; leaving sends it home, and raises what it raised."""
+        with self.client(secret=secret) as client, ThreadPoolExecutor(1) as thread:
+            client.backend = backend or client.backend
+            home = thread.submit(client.run)
+            try:
+                yield client
+            finally:
+                self.aggregator.say_farewell()
+            home.result(WAIT_S)
+
+    def records(self) -> list[VictimRecord]:
+        files = sorted((self.folder / "vault").rglob("*.sealed"))
+        return [open_record(file.read_bytes(), key=self.judge) for file in files]
+
+    def report(self, *, round: int = 0) -> PhaseReport:
+        """The next report of a round; one whose receipt was lost may come twice."""
+        while True:
+            report = self.aggregator.reports.get(timeout=WAIT_S)
+            if report.ticket.round == round:
+                return report
+
+
+@pytest.fixture
+def site(tmp_path: Path, certs: Path) -> Iterator[Site]:
+    judge = JudgeKey.generate()
+    judge.write(private=tmp_path / "judge.key", public=tmp_path / "judge.pub")
+    place = Site(folder=tmp_path, certs=certs, judge=judge)
+    place.serve()
+    yield place
+    place.kill_server()
+
+
+def a_shard() -> Shard:
+    rng = np.random.default_rng(11)
+    n_train, n_eval = 20, 300  # more held out than are evaluated at a time
+    return Shard(
+        inputs=rng.random((n_train, 1, 4, 4), dtype=np.float32),
+        labels=rng.integers(0, 3, n_train),
+        eval_inputs=rng.random((n_eval, 1, 4, 4), dtype=np.float32),
+        eval_labels=rng.integers(0, 3, n_eval),
+        card=ShardCard(
+            client_id="client-0",
+            dataset=Choice(name="digits"),
+            partition=Choice(name="iid"),
+            seed=0,
+            n_train=n_train,
+            n_eval=n_eval,
+            label_counts={},
+            input_shape=(1, 4, 4),
+            sha256="0" * 64,
+        ),
+    )
+
+
+def test_one_round_from_order_to_report(site: Site) -> None:
+    site.aggregator.push(plan(evaluate=True, encoding=EncodingSpec(name="direct", n_steps=2)))
+    with site.running_client():
+        report = site.report()
+    assert [record.phase for record in report.phases] == [
+        Phase.IDLE,
+        Phase.RECEIVE,
+        Phase.EVALUATE,
+        Phase.ENCODE,
+        Phase.TRAIN,
+        Phase.DEFEND,
+        Phase.SUBMIT,
+        Phase.SUBMIT,  # packing and sending; sealing lies between and is not the client's cost
+    ]
+    for record in report.phases:
+        assert record.duration_s > 0
+        assert isinstance(record.measured, Missing)
+        assert record.measured.why
+        assert not isinstance(record.modelled, Missing)
+    starts = [record.start_mono_ns for record in report.phases]
+    assert starts == sorted(starts)
+    assert abs(report.clock_offset_s - 1000) <= report.clock_uncertainty_s
+    assert (site.folder / "pulse").exists()
+
+    shard = a_shard()
+    x = shard.eval_inputs.reshape(300, -1).astype(np.float64)
+    logits = x @ WEIGHTS["readout.weight"].T + WEIGHTS["readout.bias"]
+    of_truth = logits[np.arange(300), shard.eval_labels]
+    assert report.evaluation is not None
+    assert report.evaluation.n_examples == 300
+    assert report.evaluation.n_correct == np.sum(logits.argmax(axis=1) == shard.eval_labels)
+    assert report.evaluation.mean_loss == pytest.approx(
+        np.mean(np.log(np.exp(logits).sum(axis=1)) - of_truth), rel=1e-5
+    )
+
+
+def test_the_sealed_truth_explains_the_bytes_that_were_sent(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DEFENCES._where, "careless", f"{__name__}:CarelessDefence")
+    careless = Choice(name="careless")
+    site.aggregator.push(plan(defences=(careless,)))
+    with site.running_client():
+        site.report()
+    (record,) = site.records()
+    ((header, body),) = site.aggregator.uploads
+    assert record.sha256 == header.sha256 == hashlib.sha256(body).hexdigest()
+    assert record.ticket == header.ticket
+    shard = a_shard()
+    for image, label in zip(record.inputs, record.labels, strict=True):
+        (place,) = np.flatnonzero((shard.inputs == image).all(axis=(1, 2, 3)))
+        assert shard.labels[place] == label
+    assert record.encoded_input.shape == (5, 4, 1, 4, 4)
+    assert set(np.unique(record.encoded_input)) <= {0, 1}
+
+    oracle = LinearBackend()
+    oracle.load(plan(), WEIGHTS)
+    expected = oracle.train([record.encoded_input.copy()], [record.labels.copy()])
+    sent, note = codec_of(Choice(name="f32")).decode(body, schema=schema_of(WEIGHTS))
+    assert note["n_examples"] == 4
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(sent[name], 2 * tensor)  # the defence doubled it
+
+
+def test_the_same_secret_sends_the_same_bytes_and_another_does_not(site: Site) -> None:
+    noisy = plan(defences=(Choice(name="gaussian", options={"std": 0.1}),))
+    for secret in (b"s" * 32, b"s" * 32, b"t" * 32):
+        site.aggregator.push(noisy)
+        with site.running_client(secret=secret):
+            site.report()
+    first, again, other = (body for _, body in site.aggregator.uploads)
+    assert first == again
+    assert first != other
+
+
+def test_noise_of_a_protecting_run_is_drawn_once_and_cannot_be_drawn_again(site: Site) -> None:
+    protecting = plan(defences=(Choice(name="gaussian", options={"std": 0.1}),), reproducible=False)
+    site.aggregator.push(protecting)
+    with site.running_client():
+        first = site.report()
+        site.aggregator.push(protecting, attempt=1)
+        again = site.report()
+    site.aggregator.push(protecting, attempt=2)
+    with site.running_client():  # as after kill -9
+        site.report()
+    (_, sent), (header, resent), (_, recomputed) = site.aggregator.uploads
+    assert sent == resent
+    assert header.attempt == again.attempt == 1
+    assert again.phases[: len(first.phases)] == first.phases
+    assert recomputed != sent
+
+
+@pytest.mark.parametrize("how", ["kill", "hang up", "come back later"])
+def test_a_client_comes_back_wherever_the_aggregator_does(site: Site, how: str) -> None:
+    site.aggregator.push(plan(round=0))
+    with site.running_client():
+        site.report()
+        if how == "kill":
+            site.kill_server()
+            site.serve()  # on another port
+        elif how == "hang up":
+            site.aggregator.outbox.put(None)
+        else:
+            farewell = rounds_pb2.Farewell(reason="restarting", finished=False)
+            site.aggregator.outbox.put(rounds_pb2.ServerMessage(farewell=farewell))
+        wait_until(lambda: len(site.aggregator.hellos) == 2)
+        site.aggregator.push(plan(round=1))
+        site.report(round=1)
+    assert [header.ticket.round for header, _ in site.aggregator.uploads] == [0, 1]
+
+
+def test_an_upload_survives_the_death_of_the_aggregator(site: Site) -> None:
+    arrived, released = threading.Event(), threading.Event()
+    headers: list[UploadHeader] = []
+
+    def hang(header: UploadHeader) -> None:
+        headers.append(header)
+        arrived.set()
+        released.wait(WAIT_S)
+
+    site.aggregator.refuse_upload = hang
+    site.aggregator.push(plan())
+    with site.running_client():
+        assert arrived.wait(WAIT_S)
+        site.kill_server()
+        site.aggregator.refuse_upload = headers.append
+        released.set()
+        site.serve()
+        site.report()
+    first, second = headers
+    assert first.sha256 == second.sha256
+
+
+def test_a_refused_update_is_one_line_and_the_next_round_goes_on(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(header: UploadHeader) -> None:
+        if header.ticket.round == 0:
+            raise UpdateError(Refusal.STALE_ROUND, "this aggregator is picky")
+
+    site.aggregator.refuse_upload = refuse
+    site.aggregator.push(plan(round=0))
+    with site.running_client():
+        wait_until(lambda: "refused" in caplog.text)
+        site.aggregator.push(plan(round=1))
+        site.report(round=1)
+    lines = [r for r in caplog.records if r.name == "edge_client.client" and r.msg == "refused"]
+    assert [(r.round, r.why) for r in lines] == [(0, "stale-round: this aggregator is picky")]
+
+
+def test_without_sealed_truth_nothing_is_sent(site: Site) -> None:
+    (site.folder / "vault").write_text("a file where a folder should be")
+    site.aggregator.push(plan())
+    with site.client() as client, pytest.raises(StorageError, match="not sent"):
+        client.run()
+    assert not site.aggregator.uploads
+
+
+def test_a_newer_order_makes_an_unfinished_one_irrelevant(site: Site) -> None:
+    class Slow(LinearBackend):
+        """Trains round 0 for as long as anybody could want the result."""
+
+        def load(self, plan: RoundPlan, weights: TensorMap) -> None:
+            super().load(plan, weights)
+            self.round = plan.round
+
+        def train(self, inputs, labels):
+            if self.round == 0:
+                site.aggregator.push(plan(round=1))
+                wait_until(lambda: client.link._order.plan.round == 1)
+            return super().train(inputs, labels)
+
+    with site.running_client(backend=Slow()) as client:
+        site.aggregator.push(plan(round=0))
+        site.report(round=1)
+    assert [header.ticket.round for header, _ in site.aggregator.uploads] == [1]
+
+
+def test_heartbeats_go_on_while_the_client_trains(site: Site) -> None:
+    class Patient(LinearBackend):
+        def train(self, inputs, labels):
+            seen = site.aggregator.beats
+            wait_until(lambda: site.aggregator.beats >= seen + 3)
+            return super().train(inputs, labels)
+
+    site.aggregator.heartbeat_s = 0.02
+    site.aggregator.push(plan())
+    with site.running_client(backend=Patient()):
+        site.report()
+
+
+def test_a_refusal_at_the_door_ends_the_client_with_its_words(site: Site) -> None:
+    site.aggregator.refused_joins.append("install leakwatt 7")
+    with site.client() as client, pytest.raises(HandshakeError, match="install leakwatt 7"):
+        client.run()
+
+
+def test_weights_are_downloaded_and_checked(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.aggregator.artefacts[plan().weights] = BLOB[:-1] + b"\x00"
+    site.aggregator.push(plan(round=0), inline=False)
+    with site.running_client():
+        wait_until(lambda: "refused" in caplog.text)
+        site.aggregator.artefacts[plan().weights] = BLOB
+        site.aggregator.push(plan(round=1), inline=False)
+        site.report(round=1)
+    assert [header.ticket.round for header, _ in site.aggregator.uploads] == [1]
+
+
+def test_a_closing_plan_is_evaluated_and_reported_without_an_update(site: Site) -> None:
+    site.aggregator.push(plan(train=False, evaluate=True))
+    with site.running_client():
+        report = site.report()
+    assert report.evaluation is not None
+    assert [r.phase for r in report.phases] == [Phase.IDLE, Phase.RECEIVE, Phase.EVALUATE]
+    assert not site.aggregator.uploads
+    assert not site.records()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)

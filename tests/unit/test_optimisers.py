@@ -1,0 +1,191 @@
+"""Batched optimisers against scipy, and their promise that rows do not know of each other."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+scipy_optimize = pytest.importorskip("scipy.optimize")
+
+from attacker.optimisers import Evaluate, lbfgs, signed_adam  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+
+def evaluating(function) -> Evaluate:
+    """Losses and gradients of a function [row, variable] -> [row], by autograd."""
+
+    def evaluate(x):
+        x = x.detach().requires_grad_()
+        losses = function(x)
+        (slopes,) = torch.autograd.grad(losses.sum(), x)
+        return losses.detach(), slopes
+
+    return evaluate
+
+
+def rosenbrock(x):
+    return (100 * (x[:, 1:] - x[:, :-1] ** 2) ** 2 + (1 - x[:, :-1]) ** 2).sum(1)
+
+
+def quadratics(n_rows: int, n_variables: int, *, condition: float):
+    """One convex quadratic per row, and its minimum."""
+    generator = torch.Generator().manual_seed(3)
+    draw = torch.randn(n_rows, n_variables, n_variables, generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr(draw).Q
+    eigenvalues = torch.logspace(0, math.log10(condition), n_variables, dtype=torch.float64)
+    curvature = basis @ torch.diag(eigenvalues) @ basis.transpose(1, 2)
+    minimum = torch.randn(n_rows, n_variables, generator=generator, dtype=torch.float64)
+
+    def function(x):
+        away = x - minimum
+        return 0.5 * torch.einsum("ri,rij,rj->r", away, curvature, away)
+
+    return function, minimum
+
+
+def found_by_lbfgs(function, start, *, n_evaluations, memory=10):
+    return lbfgs(
+        evaluating(function),
+        start,
+        n_evaluations=n_evaluations,
+        memory=memory,
+        on_evaluation=lambda *_: None,
+    )
+
+
+def test_lbfgs_finds_the_minimum_of_every_quadratic() -> None:
+    function, minimum = quadratics(7, 12, condition=1e3)
+    found = found_by_lbfgs(function, torch.zeros(7, 12, dtype=torch.float64), n_evaluations=300)
+    torch.testing.assert_close(found.candidates, minimum, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("n_variables", [2, 10])
+def test_lbfgs_needs_about_as_many_evaluations_as_scipy(n_variables: int) -> None:
+    rng = np.random.default_rng(0)
+    starts = rng.uniform(-1.5, 1.5, (5, n_variables))
+    budget = 0
+    for start in starts:
+        peer = scipy_optimize.minimize(
+            scipy_optimize.rosen,
+            start,
+            jac=scipy_optimize.rosen_der,
+            method="L-BFGS-B",
+            options={"ftol": 1e-15, "gtol": 1e-8},
+        )
+        budget = max(budget, peer.nfev)
+    found = found_by_lbfgs(rosenbrock, torch.tensor(starts), n_evaluations=2 * budget)
+    lowest = torch.tensor([0.0] * 5, dtype=torch.float64)
+    local = rosenbrock(found.candidates)
+    # In ten dimensions there is a second, local minimum near x[0] = -1 with a loss just below 4.
+    near_local = (local > 3.9) & (found.candidates[:, 0] < 0)
+    torch.testing.assert_close(local.where(~near_local, lowest), lowest, atol=1e-8, rtol=0)
+    assert not near_local.all()
+
+
+def test_lbfgs_agrees_with_torch_on_where_a_row_ends() -> None:
+    function, _ = quadratics(1, 6, condition=50)
+    peer = torch.zeros(1, 6, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [peer], max_iter=100, line_search_fn="strong_wolfe", tolerance_change=1e-14
+    )
+
+    def closure():
+        optimiser.zero_grad()
+        loss = function(peer).sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    found = found_by_lbfgs(function, torch.zeros(1, 6, dtype=torch.float64), n_evaluations=100)
+    torch.testing.assert_close(found.candidates, peer.detach(), atol=1e-6, rtol=0)
+
+
+def test_a_row_takes_its_own_way_whoever_is_beside_it() -> None:
+    starts = torch.tensor([[-1.2, 1.0], [0.5, -0.5], [1.4, 1.4]], dtype=torch.float64)
+    together = found_by_lbfgs(rosenbrock, starts, n_evaluations=40)
+    for i, start in enumerate(starts):
+        alone = found_by_lbfgs(rosenbrock, start[None], n_evaluations=40)
+        assert torch.equal(alone.candidates[0], together.candidates[i])
+        assert alone.losses[0] == together.losses[i]
+
+
+def test_lbfgs_steps_back_from_where_the_loss_is_not_finite() -> None:
+    def barrier(x):
+        return (x - torch.log(x)).sum(1)  # NaN for x < 0, lowest at x = 1
+
+    found = found_by_lbfgs(barrier, torch.full((1, 3), 0.01), n_evaluations=200)
+    torch.testing.assert_close(found.candidates, torch.ones(1, 3), atol=1e-3, rtol=0)
+
+
+def test_lbfgs_stops_when_every_row_rests() -> None:
+    function, minimum = quadratics(2, 3, condition=2)
+    found = found_by_lbfgs(function, minimum, n_evaluations=100)
+    assert found.n_evaluations == 1
+
+
+def test_adam_matches_torch_on_signed_gradients() -> None:
+    function, _ = quadratics(4, 5, condition=10)
+    start = torch.zeros(4, 5, dtype=torch.float64)
+    seen = []
+
+    def evaluate(x):
+        seen.append(x)
+        return evaluating(function)(x)
+
+    n = 16
+    signed_adam(
+        evaluate,
+        start,
+        n_evaluations=n,
+        learning_rate=0.1,
+        low=-0.5,
+        high=0.5,
+        on_evaluation=lambda *_: None,
+    )
+    peer = start.clone().requires_grad_()
+    optimiser = torch.optim.Adam([peer], lr=0.1)
+    falls = torch.optim.lr_scheduler.MultiStepLR(optimiser, [6, 10, 14], gamma=0.1)
+    for candidate in seen:
+        torch.testing.assert_close(candidate, peer.detach())
+        optimiser.zero_grad()
+        function(peer).sum().backward()
+        peer.grad.sign_()
+        optimiser.step()
+        falls.step()
+        peer.data.clamp_(-0.5, 0.5)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "lbfgs"])
+def test_the_kept_loss_is_that_of_the_kept_candidate(optimiser: str) -> None:
+    def bumpy(x):
+        return (torch.sin(5 * x) + 0.3 * x**2).sum(1)
+
+    start = torch.linspace(-3, 3, 24).reshape(8, 3)
+    told = []
+    if optimiser == "adam":
+        found = signed_adam(
+            evaluating(bumpy),
+            start,
+            n_evaluations=60,
+            learning_rate=0.3,
+            low=-3,
+            high=3,
+            on_evaluation=lambda n, losses: told.append((n, losses)),
+        )
+    else:
+        found = lbfgs(
+            evaluating(bumpy),
+            start,
+            n_evaluations=60,
+            memory=5,
+            on_evaluation=lambda n, losses: told.append((n, losses)),
+        )
+    assert torch.equal(bumpy(found.candidates), found.losses)
+    assert [n for n, _ in told] == list(range(1, found.n_evaluations + 1))
+    assert torch.equal(told[-1][1], found.losses)
+    assert bool((found.curves.diff(dim=1) <= 0).all())
+    assert torch.equal(found.curves[:, -1], found.losses)

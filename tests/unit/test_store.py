@@ -1,0 +1,128 @@
+"""The store and the journal: what is written is read back, and strangers are turned away."""
+
+import hashlib
+import sqlite3
+
+import pytest
+
+from aggregator.journal import BlobFolder
+from aggregator.records import SCHEMA_VERSION, StoreReader
+from aggregator.store import Store
+from fedcore.energy import (
+    Boundary,
+    EnergyReading,
+    Evaluation,
+    ModelledEnergy,
+    Phase,
+    PhaseRecord,
+    PhaseReport,
+)
+from fedcore.errors import RunError
+from fedcore.types import Missing, Ticket
+from fedcore.wire.messages import Hello
+
+TICKET = Ticket(run_id="run", round=0, client_id="client-0")
+READING = EnergyReading(
+    energy_j=1.5,
+    uncertainty_j=0.1,
+    duration_s=2.0,
+    rail="package-0",
+    boundary=Boundary.CPU_PACKAGE,
+    method="counter",
+    coverage=0.9,
+    n_samples=12,
+    longest_gap_s=0.3,
+    meter="rapl 1",
+    flags=("shared(4)",),
+)
+MODELLED = ModelledEnergy(energy_j=2.0, low_j=1.0, high_j=3.0, model="table", inputs="1 CPU-s")
+
+
+def phase(which, measured, modelled):
+    return PhaseRecord(
+        phase=which,
+        start_mono_ns=7,
+        duration_s=0.5,
+        cpu_s=0.25,
+        measured=measured,
+        modelled=modelled,
+    )
+
+
+REPORT = PhaseReport(
+    ticket=TICKET,
+    attempt=1,
+    phases=(
+        phase(Phase.TRAIN, (READING,), MODELLED),
+        phase(Phase.IDLE, Missing(why="no sensor"), Missing(why="no table")),
+    ),
+    evaluation=Evaluation(n_correct=3, n_examples=4, mean_loss=0.5),
+    clock_offset_s=0.25,
+    clock_uncertainty_s=0.001,
+    machine_card="ab" * 32,
+)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "store.sqlite")
+    yield store
+    store.close()
+
+
+def test_a_phase_report_comes_back_as_it_was_and_counts_once(store, tmp_path):
+    assert store.save_report(REPORT)
+    assert not store.save_report(REPORT)
+    with StoreReader(tmp_path / "store.sqlite") as reader:
+        assert reader.reports("run") == [REPORT]
+        assert reader.evaluations("run") == [(TICKET, REPORT.evaluation)]
+        assert reader.reporters("run", round=0) == {"client-0"}
+
+
+def test_attempts_are_counted_per_ticket(store):
+    other = Ticket(run_id="run", round=0, client_id="client-1")
+    assert [store.ask(t) for t in (TICKET, other, TICKET, TICKET)] == [0, 0, 1, 2]
+    assert store.last_attempt(TICKET) == 2
+
+
+def test_a_handshake_is_kept_per_machine_card(store):
+    for load in (1, 2, 2):
+        store.greet(Hello(client_id="client-0", machine_card={"load": load}))
+    assert [c.hello["machine_card"] for c in store.clients()] == [{"load": 1}, {"load": 2}]
+
+
+def test_a_second_aggregator_is_turned_away(store, tmp_path):
+    with pytest.raises(RunError, match="another aggregator is serving this run"):
+        Store(tmp_path / "store.sqlite")
+
+
+def test_a_store_of_a_newer_version_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "store.sqlite"
+    Store(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    for opened in (Store, StoreReader):
+        with pytest.raises(RunError, match=f"schema {SCHEMA_VERSION + 1}"):
+            opened(path)
+
+
+def test_without_a_store_the_reader_says_so(tmp_path):
+    with pytest.raises(RunError, match="has the run started"):
+        StoreReader(tmp_path / "none.sqlite")
+
+
+@pytest.mark.parametrize("survives_power_loss", [False, True])
+def test_a_blob_is_there_whole_or_not_at_all(tmp_path, survives_power_loss):
+    folder = BlobFolder(tmp_path / "blobs", survives_power_loss=survives_power_loss)
+    sha256 = folder.put(b"content")
+    assert sha256 == hashlib.sha256(b"content").hexdigest()
+    assert folder.read(sha256) == b"content"
+    half = folder.incoming()
+    half.write([b"half"])
+    assert folder.put(b"content") == sha256
+    again = BlobFolder(tmp_path / "blobs")  # as after a kill: what is half written goes
+    assert [file.name for file in again.root.iterdir()] == [sha256]
+    half.close()
+    with pytest.raises(RunError, match="the run needs it"):
+        folder.read("0" * 64)
