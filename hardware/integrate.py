@@ -146,10 +146,12 @@ def integrate_counter(
     coverage = pieces.coverage(kept)
     share = pieces.length_s / pieces.gap_s
     energy_j = float(np.sum((used_j * share)[kept]))
-    if energy_j == 0 and 0 < _STANDSTILL * update_s < end_s - start_s:
-        raise MeterError(f"the counter stood still for {end_s - start_s:.3g} s")
     # From all pieces: a window shorter than an update may see no step, yet it has a power.
-    power_w = float(np.sum(used_j[is_sound]) / np.sum(pieces.gap_s[is_sound]))
+    seen_j, seen_s = float(np.sum(used_j[is_sound])), float(np.sum(pieces.gap_s[is_sound]))
+    still_s = seen_s if seen_j == 0 else (end_s - start_s if energy_j == 0 else 0.0)
+    if 0 < _STANDSTILL * update_s < still_s:
+        raise MeterError(f"the counter stood still for {still_s:.3g} s")
+    power_w = seen_j / seen_s
     age_j = 2 * power_w * update_s / math.sqrt(6)  # difference of two ages, each uniform
     rounding_j = 2 * resolution_j / math.sqrt(6)
     edges_j = 2 * float(np.linalg.norm((used_j * share * (1 - share))[kept]))

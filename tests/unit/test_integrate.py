@@ -88,6 +88,15 @@ def test_a_counter_that_stands_still_is_no_zero() -> None:
     assert counted([7.0, 7.0], step_s=1e-3).energy_j == 0  # shorter than it takes to tell
 
 
+def test_a_short_window_knows_that_its_counter_stood_still_before() -> None:
+    """20 ms without a step prove nothing; the 0.3 s before them, without one either, do."""
+    with pytest.raises(MeterError, match="stood still"):
+        counted([7.0] * 5, start_s=0.3, end_s=0.32)
+    moved = counted([6.0, 7.0, 7.0, 7.0, 7.0], start_s=0.3, end_s=0.32)
+    assert moved.energy_j == 0
+    assert moved.uncertainty_j > 0
+
+
 def test_a_short_window_knows_the_power_around_it() -> None:
     """0.4 ms without a step of the counter, in a trace of 50 W: an age of up to 1 ms is 50 mJ."""
     energy = integrate_counter(
