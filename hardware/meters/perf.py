@@ -64,15 +64,23 @@ class Perf(Sensor):
         """Start one system-wide counter per event and socket.
 
         Raises:
-            NoSensorError: the kernel has no power events, or does not let us count them.
+            NoSensorError: the kernel has no power events, does not let us count them, or has
+                several per socket.
         """
         root = Path(self.root)
         kind, cpus, events = _describe(root / _PMU)
+        sockets = [_socket_of(cpu, root) for cpu in cpus]
+        if len(set(sockets)) < len(sockets):
+            raise NoSensorError(
+                f"one socket has several energy-pkg counters (cpumask {cpus}, sockets {sockets}): "
+                "dies that may each show the same energy",
+                fix="use the rapl meter, which tells such mirrors apart",
+            )
         rails, readers = [], []
         with contextlib.ExitStack() as opened:
             for event in events:
-                for cpu in cpus:
-                    name = f"{event.rail}-{_socket_of(cpu, root)}"
+                for cpu, socket in zip(cpus, sockets, strict=True):
+                    name = f"{event.rail}-{socket}"
                     try:
                         fd = _perf_event_open(kind, event.config, cpu=cpu)
                     except OSError as error:

@@ -90,6 +90,22 @@ def test_the_events_number_says_what_is_counted(pmu: MakePmu) -> None:
         assert meter.read().values[0] - before >= n_pages
 
 
+def test_dies_of_one_socket_are_not_added(pmu: MakePmu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may mirror one counter, and perf counts from 0: nothing would tell."""
+    root = pmu(cpumask="0,8,16")
+    for cpu, socket in ((0, 0), (8, 0), (16, 1)):
+        topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        topology.mkdir(parents=True)
+        (topology / "physical_package_id").write_text(f"{socket}\n")
+    monkeypatch.setattr(perf, "_perf_event_open", lambda *_, **__: os.open(os.devnull, os.O_RDONLY))
+    with pytest.raises(NoSensorError, match="several energy-pkg counters") as caught:
+        Perf(root=str(root)).open()
+    assert "rapl" in caught.value.fix
+    (root / "sys/bus/event_source/devices/power/cpumask").write_text("0,16\n")
+    with Perf(root=str(root)).open() as meter:
+        assert [rail.name for rail in meter.info.rails] == ["package-0", "package-1"]
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
 def test_a_refusal_names_the_setting_and_the_command(
     pmu: MakePmu, code: int, monkeypatch: pytest.MonkeyPatch
