@@ -56,18 +56,20 @@ def read_trace(path: Path) -> PowerTrace:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MeterError(f"{path}: not a readable CSV file ({error})") from error
-    header = [name.strip() for name in rows[0]] if rows else []
+    header = [name.strip() for name in rows[0][1]] if rows else []
     if len(header) < 2 or header[0] != "t_s" or len(set(header)) != len(header):
         raise MeterError(f"{path}: got header {header}, expected t_s and one column per rail in W")
     if len(rows) < 3:
         raise MeterError(f"{path}: {len(rows) - 1} samples, expected at least 2")
-    table = np.array([_numbers(row, header, f"{path}:{i}") for i, row in enumerate(rows[1:], 2)])
+    table = np.array([_numbers(row, header, f"{path}:{line}") for line, row in rows[1:]])
     (falls,) = np.nonzero(np.diff(table[:, 0]) <= 0)
     if falls.size:
-        raise MeterError(f"{path}: t_s does not rise after sample {falls[0] + 1}")
+        line, _ = rows[falls[0] + 2]
+        raise MeterError(f"{path}:{line}: t_s does not rise")
     return PowerTrace(
         t_s=table[:, 0], power_w={name: table[:, i] for i, name in enumerate(header) if i}
     )

@@ -38,7 +38,8 @@ def test_a_trace_is_read_by_rail(trace: Path) -> None:
         ("t_s,a\n0,1\n1,x\n", ":3: "),
         ("t_s,a\n0,1\n1\n", ":3: "),
         ("t_s,a\n0,1\n1,nan\n", ":3: "),
-        ("t_s,a\n0,1\n1,1\n1,1\n", "rise after sample 2"),
+        ("t_s,a\n0,1\n\n\n1,x\n", ":5: "),
+        ("t_s,a\n0,1\n\n1,1\n1,1\n", ":5: t_s does not rise"),
     ],
 )
 def test_a_wrong_file_gets_one_line_that_names_it(tmp_path: Path, text: str, named: str) -> None:
