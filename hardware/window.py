@@ -175,7 +175,7 @@ class Recorder:
             faults = [sample.fault for sample in samples if sample.fault]
             reasons = [f"{rail}: {why}" for rail, why in lost.items()]
             return Missing(why="; ".join([*reasons, *faults[-1:]]))
-        common = (*self._flags, *(f"without({rail})" for rail in lost))
+        common = (*self.meter.flags, *self._flags, *(f"without({rail})" for rail in lost))
         return tuple(
             EnergyReading(
                 energy_j=energy.energy_j,

@@ -67,6 +67,7 @@ class MeterInfo:
         gain_error: half-width of the 95 % interval of the scale factor, relative.
         max_power_w: no rail draws more; a counter that says so was reset.
         notes: what a reader of the numbers should know.
+        flags: the same in a word, on every reading ("replayed").
         absent: why there are no rails, or "".
     """
 
@@ -79,6 +80,7 @@ class MeterInfo:
     gain_error: float
     max_power_w: float
     notes: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     absent: str = ""
 
     def __post_init__(self) -> None:

@@ -130,6 +130,7 @@ class _OpenReplay(OpenMeter):
                 gain_error=options.gain_error,
                 max_power_w=max(float(power.max()) for power in trace.power_w.values()),
                 notes=(f"replayed from {Path(options.path).name}, not measured now",),
+                flags=("replayed",),
             )
         )
         self._t_s = [float(t) for t in trace.t_s - trace.t_s[0]]

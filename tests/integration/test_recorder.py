@@ -78,7 +78,7 @@ def test_a_window_over_a_ramp_is_exact(recorder: MakeRecorder) -> None:
     middle_w = 5 + 2 * (begin_s + record.duration_s / 2)
     assert reading.energy_j == pytest.approx(middle_w * record.duration_s, rel=1e-6)
     assert reading.coverage == 1
-    assert reading.flags == ()
+    assert reading.flags == ("replayed",)  # and nothing else: it was not measured now
     assert reading.n_samples > 2  # more than its edges
     assert reading.method == "integrated"
     assert reading.meter == "csv-replay 1"
