@@ -102,7 +102,10 @@ class SamplerLink:
         kind, _, rest = self._read_line(time.monotonic() + timeout_s).partition(" ")
         if kind != "meter":
             raise MeterError(rest)
-        return parse(MeterInfo, json.loads(rest), where="the sampler's meter")
+        info = parse(MeterInfo, json.loads(rest), where="the sampler's meter")
+        if info.absent:  # "auto" found a sensor when it was probed, and finds none now
+            raise MeterError(info.absent)
+        return info
 
     def _await_answer(self, *, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -158,6 +161,7 @@ def _start(meter: Choice, *, period_s: float, errors: IO[bytes]) -> subprocess.P
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(folder for folder in path if folder),
+                "PYTHONSAFEPATH": "1",  # a folder "hardware" where we run is not ours (3.11+)
                 "OPENBLAS_NUM_THREADS": "1",  # numpy is only imported here
             },
         )

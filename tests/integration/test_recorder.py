@@ -251,6 +251,22 @@ def test_a_sampler_that_cannot_open_its_meter_says_why(tmp_path: Path) -> None:
         SamplerLink(missing, period_s=PERIOD_S)
 
 
+def test_a_sampler_that_finds_no_sensor_says_why() -> None:
+    """As "auto" does when the sensor went away after it was probed."""
+    with pytest.raises(MeterError, match="unplugged"):
+        SamplerLink(Choice(name="null", options={"why": "unplugged"}), period_s=PERIOD_S)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="-m always looks in the working folder")
+def test_a_strangers_package_in_the_working_folder_is_not_our_sampler(
+    recorder: MakeRecorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hardware").mkdir()
+    (tmp_path / "hardware/__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(recorder(*STEADY).meter, MeterInfo)
+
+
 def test_a_closed_recorder_says_so(recorder: MakeRecorder) -> None:
     meter = recorder(*STEADY)
     pid = sampler_pid()
