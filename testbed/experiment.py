@@ -1,7 +1,7 @@
 """From an experiment file to folders that services can start from.
 
-`check` finds what is wrong before anything starts; `prepare` writes the run's public folder and the
-private one (see fedcore.layout), and is harmless to repeat.
+`load_checked` finds what is wrong before anything starts; `prepare` writes the run's public folder
+and the private one (see fedcore.layout), and is harmless to repeat.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from aggregator.strategies.base import STRATEGIES
 from attacker.attacks import ATTACKS
 from fedcore.codecs.base import CODECS
-from fedcore.config import Arm, Experiment
+from fedcore.config import Arm, Experiment, load_experiment
 from fedcore.data.datasets import DATASETS
 from fedcore.data.encodings import ENCODINGS
 from fedcore.data.partition import PARTITIONS
+from fedcore.data.shards import ShardCard
 from fedcore.data.shards import prepare as prepare_shards
-from fedcore.data.shards import read_shard
 from fedcore.defences.base import DEFENCES
 from fedcore.errors import ConfigError
 from fedcore.ground_truth import JudgeKey
@@ -38,7 +38,18 @@ from hardware.modelled import load_energy_model
 from hardware.registry import METERS
 from testbed.certs import make_certificates
 
-__all__ = ["check", "prepare", "write_shards"]
+__all__ = ["check", "load_checked", "prepare", "write_shards"]
+
+
+def load_checked(file: Path) -> Experiment:
+    """Read an experiment file and check it, before anybody asks for the experiment's digest.
+
+    Raises:
+        ConfigError: one line that names file, key and the nearest valid name.
+    """
+    experiment = load_experiment(file)
+    check(experiment, where=file.name)
+    return experiment
 
 
 def check(experiment: Experiment, *, where: str) -> None:
@@ -65,16 +76,15 @@ def prepare(
     """Write all that the services start from: experiment, weights, shards, keys, certificates.
 
     Args:
-        experiment: resolved.
+        experiment: resolved and checked.
         run: public folder.
         private: folder that the attacker must not read.
         master_file: this machine's own secret, made when missing; clients' secrets derive from it.
         where: the experiment file's name, for messages.
 
     Raises:
-        ConfigError: the experiment is wrong, or the folder belongs to another one.
+        ConfigError: the data do not suit the experiment, or the folder belongs to another one.
     """
-    check(experiment, where=where)
     if run.experiment_file.exists():
         there = run.read_experiment()
         if there != experiment:
@@ -88,8 +98,11 @@ def prepare(
                     "delete it, or take another folder"
                 )
             return
-    _write_private(experiment, private, master=_master_secret(master_file))
-    _check_shapes(experiment, private, where=where)
+    try:
+        cards = _write_private(experiment, private, master=_master_secret(master_file))
+    except ConfigError as error:  # the data set or the partition refuses
+        raise ConfigError(f"{where}: data: {error}") from error
+    _check_data(experiment, cards, where=where)
     run.write_experiment(experiment)
     for folder in (run.artefacts, run.vault):
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,9 +112,9 @@ def prepare(
 
 def write_shards(
     experiment: Experiment, *, folder_of: Callable[[str], Path], auxiliary: Path
-) -> None:
+) -> list[ShardCard]:
     """Partition the experiment's data set into one folder per client."""
-    prepare_shards(
+    return prepare_shards(
         experiment.data,
         client_ids=experiment.client_ids,
         seed=experiment.seed,
@@ -149,7 +162,9 @@ def _check_attack(arm: Arm) -> None:
         )
 
 
-def _write_private(experiment: Experiment, private: PrivateFolder, *, master: ClientSecret) -> None:
+def _write_private(
+    experiment: Experiment, private: PrivateFolder, *, master: ClientSecret
+) -> list[ShardCard]:
     private.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     certificates = private.root / "certs"
     make_certificates(certificates, client_ids=experiment.client_ids)
@@ -164,7 +179,7 @@ def _write_private(experiment: Experiment, private: PrivateFolder, *, master: Cl
         shutil.copy(private.judge_public, own / private.judge_public.name)
         master.derive("client", client_id).write(private.secret_file(client_id))
         (own / "client.toml").write_text(_client_settings(experiment, client_id))
-    write_shards(experiment, folder_of=private.service, auxiliary=private.auxiliary_file)
+    return write_shards(experiment, folder_of=private.service, auxiliary=private.auxiliary_file)
 
 
 def _client_settings(experiment: Experiment, client_id: str) -> str:
@@ -190,17 +205,25 @@ def _master_secret(path: Path) -> ClientSecret:
     return ClientSecret.read(path)
 
 
-def _check_shapes(experiment: Experiment, private: PrivateFolder, *, where: str) -> None:
-    card = read_shard(private.service(experiment.client_ids[0])).card
-    n_classes = len(card.label_counts)
+def _check_data(experiment: Experiment, cards: Sequence[ShardCard], *, where: str) -> None:
+    """What only the data can tell: whether the models and the batches suit them."""
+    n_classes, input_shape = len(cards[0].label_counts), cards[0].input_shape
+    largest = max(card.n_train for card in cards)
     for arm in experiment.arms:
         # An event recording has a time axis of its own, which the encoding turns into steps.
-        shapes = {card.input_shape, card.input_shape[1:]}
-        if arm.model.input_shape not in shapes or arm.model.n_classes < n_classes:
+        if (
+            arm.model.input_shape not in {input_shape, input_shape[1:]}
+            or arm.model.n_classes < n_classes
+        ):
             raise ConfigError(
                 f"{where}: arm {arm.name!r}: model.input_shape {list(arm.model.input_shape)} and "
                 f"n_classes {arm.model.n_classes} do not fit the data set's "
-                f"{list(card.input_shape)} and {n_classes}"
+                f"{list(input_shape)} and {n_classes}"
+            )
+        if arm.training.batch_size > largest:  # a smaller shard than others is one batch
+            raise ConfigError(
+                f"{where}: arm {arm.name!r}: training.batch_size is {arm.training.batch_size}, but "
+                f"no client has more than {largest} examples to learn from"
             )
 
 

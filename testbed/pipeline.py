@@ -7,12 +7,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcore.config import Experiment, load_experiment
+from fedcore.config import Experiment
 from fedcore.layout import PrivateFolder, RunFolder
 from testbed.cluster import Cluster
 from testbed.disclose import disclose
 from testbed.display import Display
-from testbed.experiment import prepare
+from testbed.experiment import load_checked, prepare
 from testbed.folders import MASTER_FILE, find_experiment, folders_for
 from testbed.judge import judge
 from testbed.report.page import write_report
@@ -33,7 +33,7 @@ class Run:
 def open_run(file: Path, *, runs: Path, private: Path, fresh: bool) -> Run:
     """Load, check and prepare an experiment; go on with an unfinished run of it."""
     file = find_experiment(file)
-    experiment = load_experiment(file)
+    experiment = load_checked(file)
     folder, hidden = folders_for(experiment, runs=runs, private=private, fresh=fresh)
     prepare(experiment, folder, hidden, master_file=private / MASTER_FILE, where=file.name)
     return Run(experiment=experiment, folder=folder, private=hidden)

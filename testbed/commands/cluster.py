@@ -54,13 +54,12 @@ def _up(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    from fedcore.config import load_experiment
     from fedcore.layout import PrivateFolder, RunFolder
-    from testbed.experiment import prepare
+    from testbed.experiment import load_checked, prepare
     from testbed.folders import MASTER_FILE, find_experiment, folders_for
 
     file = find_experiment(args.experiment)
-    experiment = load_experiment(file)
+    experiment = load_checked(file)
     folder, private = folders_for(experiment, runs=args.runs, private=args.private, fresh=False)
     master_file = args.private / MASTER_FILE
     if args.run_folder:

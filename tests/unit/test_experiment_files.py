@@ -10,6 +10,7 @@ from fedcore.errors import ConfigError
 
 pytest.importorskip("torch")  # models and attacks are built to be checked
 
+from testbed import cli
 from testbed.experiment import check
 
 pytestmark = pytest.mark.torch
@@ -168,3 +169,32 @@ def test_a_fault_that_all_arms_share_is_told_without_an_arm() -> None:
 def test_a_fault_inside_one_arm_says_which() -> None:
     arms = [{"name": "one"}, {"name": "two", "training": {"batch_sise": 1}}]
     assert refusal({"arms": arms}).startswith("mine.toml: arms[1]: training: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("strategy = { name = 'fedadam', options = { tau = inf } }", "expected a finite number"),
+        (
+            "codec = { name = 'sparse', options = { fraction = 1979-05-27 } }",
+            "codec 'sparse': fraction",
+        ),
+        ("training = { batch_size = 5000 }", "training.batch_size is 5000, but no client has more"),
+        ("data = { partition = { name = 'by-subject' } }", "data: partition 'by-subject' needs"),
+        ("data = { max_examples = 3 }", "data: 2 examples left 2 of 4 clients without data"),
+        ("n_clients = 999", "data: a client got 1 example"),
+        ("data = { dataset = { name = 'mnist' }, root = 'none' }", "data: data set 'mnist': none"),
+    ],
+)
+def test_what_only_the_command_meets_names_the_file_too(
+    text: str, says: str, tmp_path: Path, capsys
+) -> None:
+    pytest.importorskip("sklearn")
+    (tmp_path / WHERE).write_text(f'name = "mine"\n{text}\n')
+    folders = ("--runs", str(tmp_path / "runs"), "--private", str(tmp_path / "private"))
+    assert cli.main(["prepare", str(tmp_path / WHERE), *folders]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"leakwatt: {WHERE}: ")
+    assert says in line
+    assert line.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
