@@ -115,8 +115,11 @@ class AttackConfig:
     def __post_init__(self) -> None:
         if self.restarts < 1 or self.iterations < 1:
             raise ConfigError("restarts and iterations must be >= 1")
-        if sorted(set(self.victim_rounds)) != list(self.victim_rounds) or not self.victim_rounds:
-            raise ConfigError(f"victim_rounds must be ascending; got {list(self.victim_rounds)}")
+        rounds = list(self.victim_rounds)
+        if sorted(set(rounds)) != rounds or not rounds or rounds[0] < 0:
+            raise ConfigError(
+                f"victim_rounds must be rounds from 0 on, ascending, at least one; got {rounds}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,15 +267,16 @@ _ARM_KEYS = frozenset(to_table(Arm(name="any"))) - {"name"}
 
 
 def _read_with_base(path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path in seen:
-        raise ConfigError(f"{path.name}: base files name each other in a circle")
     table = read_toml(path, where=path.name)
+    here = path.resolve()  # "../x/a.toml" is "a.toml" again
+    if here in seen:
+        raise ConfigError(f"{path.name}: base files name each other in a circle")
     base = table.pop("base", None)
     if base is None:
         return table
     if not isinstance(base, str):
         raise ConfigError(f"{path.name}: base: got {base!r}, expected the name of a file")
-    return _merged(_read_with_base(path.parent / base, seen=(*seen, path)), table)
+    return _merged(_read_with_base(path.parent / base, seen=(*seen, here)), table)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

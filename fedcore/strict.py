@@ -99,6 +99,10 @@ def _type_hints(cls: type) -> dict[str, Any]:
 
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
+    if isinstance(value, int) and value.bit_length() > 63:  # TOML promises no more either
+        raise ConfigError(
+            f"{where}: got a whole number of {value.bit_length()} bits, expected 63 at most"
+        )
     if hint is Any:
         return value
     if origin is Literal:
@@ -160,9 +164,9 @@ def _convert_tuple(args: tuple[Any, ...], value: Any, *, where: str) -> tuple[An
 
 
 def _wrong(expected: str, value: Any, where: str) -> ConfigError:
-    return ConfigError(f"{where}: got {type(value).__name__} {value!r}, expected {expected}")
+    return ConfigError(f"{where}: got {type(value).__name__} {value!r:.80}, expected {expected}")
 
 
 def _not_one_of(names: list[str], value: Any, where: str) -> ConfigError:
     expected = f"expected one of {', '.join(names)}{nearest(str(value), names)}"
-    return ConfigError(f"{where}: got {value!r}, {expected}")
+    return ConfigError(f"{where}: got {value!r:.80}, {expected}")

@@ -30,6 +30,6 @@ def read_toml(path: Path, *, where: str) -> dict[str, Any]:
         table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, too long or deep a value
         raise ConfigError(f"{where}: not TOML: {error}") from error
     return table

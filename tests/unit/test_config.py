@@ -89,6 +89,24 @@ def test_bases_in_a_circle_are_refused(tmp_path: Path) -> None:
             'name = "x"\n[attack]\nvictim_rounds = [10]\n',
             "victim_rounds names round 10, but schedule.rounds is 10",
         ),
+        (
+            'name = "x"\n[attack]\nvictim_rounds = [-1]\n',
+            "bad.toml: attack: victim_rounds must be rounds from 0 on",
+        ),
+        (
+            f'name = "x"\n[training]\nlearning_rate = {10**400}\n',
+            "bad.toml: training: learning_rate: got a whole number of 1329 bits, expected 63",
+        ),
+        (
+            f'name = "x"\n[model]\nname = "mlp"\nn_classes = {2**63}\n',
+            "bad.toml: model: n_classes: got a whole number of 64 bits, expected 63 at most",
+        ),
+        (
+            f'name = "x"\n[model]\nactivation = 0x{"f" * 5000}\n',
+            "bad.toml: model: activation: got a whole number of 20000 bits, expected 63 at most",
+        ),
+        (f'name = "x"\nseed = {"9" * 5000}\n', "bad.toml: not TOML"),
+        (f"name = {'[' * 5000}\n", "bad.toml: not TOML"),
         ('name = "X"\n', "bad.toml: name 'X' must match"),
         ("name = \n", "bad.toml: not TOML"),
         (
@@ -119,3 +137,9 @@ def test_the_digest_names_every_setting() -> None:
 def test_run_ids_fit_their_pattern_however_long_the_names() -> None:
     experiment = parse_experiment({"name": "n" * 24, "arms": [{"name": "a" * 24}]}, where="x")
     assert len(experiment.run_id(experiment.arms[0])) <= 63
+
+
+def test_a_base_under_another_spelling_of_its_path_is_still_a_circle(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.toml", f'base = "../{tmp_path.name}/a.toml"\nname = "a"\n')
+    with pytest.raises(ConfigError, match="circle"):
+        load_experiment(path)
