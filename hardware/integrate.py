@@ -15,6 +15,8 @@ The uncertainty is k = 2 (95 %) and combines, as a root of squares:
   period), E[d_i^2] is 1.5 times the variance that slot i adds to the energy (a triangle weighs its
   corners 1, -1/2, -1/2); where jumps are resolved it is more. So sqrt(sum d_i^2 / 1.5) is at least
   one standard deviation. It rests on m inner samples, and 2 (1 + 4/m) follows Student's t at 95 %.
+  Without an inner sample (m = 0) two edges at rest may enclose a burst: all that is known is that
+  the power lay between 0 and the most that the rail can draw.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ def integrate_power(
     start_s: float,
     end_s: float,
     max_gap_s: float,
+    max_power_w: float,
     resolution_w: float = 0.0,
     gain_error: float = 0.0,
 ) -> WindowEnergy:
@@ -64,6 +67,7 @@ def integrate_power(
         start_s: begin of the window on the same clock.
         end_s: its end.
         max_gap_s: samples further apart do not say what happened between them.
+        max_power_w: more than the rail can draw.
         resolution_w: the meter's step.
         gain_error: half-width of the 95 % interval of its scale factor, relative.
 
@@ -81,6 +85,9 @@ def integrate_power(
     rounding_w = 2 * resolution_w / math.sqrt(12 * (1 + n_changes))
     rounding_j = rounding_w * coverage * (end_s - start_s)
     sampling_j = _sampling_j(pieces, at_cut, kept & pieces.is_inside)
+    if sampling_j is None:
+        most_j = max_power_w * coverage * (end_s - start_s)
+        sampling_j = max(abs(energy_j), most_j - energy_j)
     return WindowEnergy(
         energy_j=energy_j,
         uncertainty_j=math.hypot(gain_error * energy_j, rounding_j, sampling_j),
@@ -239,16 +246,18 @@ class _Pieces:
         return 1.0 if share > 1 - _ROUNDING else share
 
 
-def _sampling_j(pieces: _Pieces, at_cut: np.ndarray, kept: np.ndarray) -> float:
-    """Half-width (k = 2) by what happened between the samples; see the head of this file."""
+def _sampling_j(pieces: _Pieces, at_cut: np.ndarray, kept: np.ndarray) -> float | None:
+    """Half-width (k = 2) by what happened between the samples; None without an inner sample.
+
+    See the head of this file.
+    """
     both = kept[:-1] & kept[1:]
     before_s, after_s = pieces.length_s[:-1][both], pieces.length_s[1:][both]
     rise, fall = (at_cut[:, 1] - at_cut[:, 0])[:-1][both], (at_cut[:, 0] - at_cut[:, 1])[1:][both]
     triangles_j = (rise * after_s + fall * before_s) / 2
     m = len(triangles_j)
-    if m == 0:  # two samples: a step between them at any time, uniformly
-        change_w = at_cut[kept, 1] - at_cut[kept, 0]
-        return 2 * float(np.linalg.norm(change_w * pieces.length_s[kept])) / math.sqrt(12)
+    if m == 0:
+        return None
     return 2 * (1 + 4 / m) * float(np.linalg.norm(triangles_j)) / math.sqrt(1.5)
 
 

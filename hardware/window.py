@@ -236,6 +236,7 @@ def _integrate(
             start_s=0.0,
             end_s=end_s,
             max_gap_s=max_gap_s,
+            max_power_w=info.max_power_w,
             resolution_w=rail.resolution,
             gain_error=info.gain_error,
         )

@@ -127,20 +127,24 @@ def test_gain_is_part_of_the_uncertainty() -> None:
 
 def test_few_samples_are_named() -> None:
     t_s, power_w = np.array([0.0, 0.1]), np.array([1.0, 3.0])
-    energy = integrate_power(t_s, power_w, start_s=0.0, end_s=0.1, max_gap_s=0.3)
+    energy = integrate_power(t_s, power_w, start_s=0.0, end_s=0.1, max_gap_s=0.3, max_power_w=10.0)
     assert energy.flags == ("few-samples",)
     assert energy.n_samples == 2
-    # A step of 2 W at a uniform instant of 0.1 s has a standard deviation of 0.2 J / sqrt(12).
-    assert energy.uncertainty_j == pytest.approx(2 * 0.2 / math.sqrt(12))
+    # Between the two, the rail drew something up to 10 W for 0.1 s: up to 0.8 J more than 0.2 J.
+    assert energy.uncertainty_j == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [math.nan, 1.0], [math.nan] * 3])
 def test_less_than_two_samples_are_no_energy(values: list[float]) -> None:
     t_s = np.arange(len(values)) * 0.1
     with pytest.raises(MeterError, match="samples do not cover"):
-        integrate_power(t_s, np.array(values), start_s=0.0, end_s=0.1, max_gap_s=1.0)
+        integrate_power(
+            t_s, np.array(values), start_s=0.0, end_s=0.1, max_gap_s=1.0, max_power_w=10.0
+        )
 
 
 def test_a_window_has_a_length() -> None:
     with pytest.raises(MeterError, match="no length"):
-        integrate_power(np.arange(3.0), np.ones(3), start_s=1.0, end_s=1.0, max_gap_s=2.0)
+        integrate_power(
+            np.arange(3.0), np.ones(3), start_s=1.0, end_s=1.0, max_gap_s=2.0, max_power_w=10.0
+        )
