@@ -18,14 +18,19 @@ def label_candidates(gradient: TensorMap) -> tuple[int, ...]:
     the gradient in the readout's bias (times a positive number), and it multiplies each row of
     the gradient in the readout's weight, whose row sum therefore has its sign where features are
     not negative: sigmoid, ReLU, spikes (Zhao et al. 2020, "iDLG", arXiv 2001.02610, Eq. 4 and 6).
-    Both hold for spiking networks with any readout of ours, since surrogates are not negative.
+
+    Both hold for readouts of the membrane. Readout "spike_count" lies behind one more neuron:
+    while its reset is detached, its surrogate changes no sign, but "triangle" and "rectangle" are
+    0 far from the threshold and can silence the true class. Then all the silent ones are guesses.
+    A reset that is not detached can turn signs, and both rules with them.
 
     Args:
         gradient: by parameter name.
 
     Returns:
         One label, or two where the rules differ (on a gradient that a defence has changed). A
-        rule whose scores have no negative one (silent features, say) is not heard.
+        rule whose scores have no negative one (silent features, say) is not heard; where neither
+        has one, the classes with the lowest score of the first.
 
     Raises:
         AttackError: the model has no readout of that name.
@@ -37,5 +42,6 @@ def label_candidates(gradient: TensorMap) -> tuple[int, ...]:
         rules.append(gradient[f"{READOUT}.weight"].sum(axis=1))
     if not rules:
         raise AttackError(f"iDLG's rule needs the gradient in {READOUT!r}; the update has none")
-    telling = [scores for scores in rules if scores.min() < 0] or rules[:1]
-    return tuple(dict.fromkeys(int(np.argmin(scores)) for scores in telling))
+    telling = [int(np.argmin(scores)) for scores in rules if scores.min() < 0]
+    silent = np.flatnonzero(rules[0] == rules[0].min()).tolist()
+    return tuple(dict.fromkeys(telling or silent))

@@ -21,7 +21,7 @@ from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors  # noqa: E402
 from fedcore.nn.functional import gradient  # noqa: E402
 from fedcore.nn.learning_rules.backprop import Backprop  # noqa: E402
 from fedcore.nn.models import build, initial_weights  # noqa: E402
-from fedcore.plan import EncodingSpec, ModelSpec, RoundPlan, Training  # noqa: E402
+from fedcore.plan import EncodingSpec, ModelSpec, NeuronSpec, RoundPlan, Training  # noqa: E402
 from fedcore.seeds import stream  # noqa: E402
 from fedcore.types import Observation, Ticket  # noqa: E402
 
@@ -104,6 +104,27 @@ def test_two_rules_that_differ_give_two_candidates() -> None:
     assert label_candidates(silent) == (1,)
     with pytest.raises(AttackError, match="readout"):
         label_candidates({"hidden.weight": np.ones((3, 3))})
+
+
+@pytest.mark.parametrize("surrogate", ["triangle", "rectangle"])
+def test_a_class_that_a_surrogate_silenced_is_a_candidate(surrogate: str) -> None:
+    """Far from the threshold these are 0, so the true class may be one of several zeros."""
+    neuron = NeuronSpec(surrogate=surrogate)
+    spec = ModelSpec(
+        name="mlp", spiking=True, readout="spike_count", init_gain=3.0, neuron=neuron, n_classes=10
+    )
+    model, n_silent = build(spec), 0
+    for seed in range(4):
+        params = to_tensors(initial_weights(spec, seed))
+        image = to_tensor(stream(seed, "image").random((1, *spec.input_shape), dtype=np.float32))
+        for label in range(spec.n_classes):
+            slopes = to_arrays(
+                gradient(model, params, image.expand(8, *image.shape), torch.tensor([label]))
+            )
+            if norm_of(slopes) > 0:
+                assert label in label_candidates(slopes)
+                n_silent += len(label_candidates(slopes)) > 1
+    assert n_silent
 
 
 IMAGES = stream(1, "images").random((2, 1, 4, 4), dtype=np.float32)
