@@ -175,10 +175,14 @@ def _address(args: argparse.Namespace) -> str | None:
 
 
 def _use_threads(n: int) -> None:
-    """Half of the cores unless told otherwise: on a busy machine more of them wait than work."""
+    """Half of the cores unless told otherwise: on a busy machine more of them wait than work.
+
+    Never more than there are cores: torch takes any number, and dies of too many.
+    """
     import torch
 
-    torch.set_num_threads(n or max(1, (os.cpu_count() or 2) // 2))
+    n_cores = os.cpu_count() or 2
+    torch.set_num_threads(min(n or max(1, n_cores // 2), n_cores))
 
 
 def _count(text: str) -> int:
@@ -219,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     for mode in (live, replay):
         mode.add_argument("--run", type=Path, required=True, help="the run folder")
         mode.add_argument(
-            "--threads", type=_count, default=0, help="CPU threads; 0 is half of the cores"
+            "--threads", type=_count, default=0, help="CPU threads, one per core at most; 0 is half"
         )
         mode.add_argument("--pulse", type=Path, help="file to touch while the service works")
         mode.add_argument("--log", type=Path, help="log to this file instead of stderr")

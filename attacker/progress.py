@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from fedcore.errors import StorageError
 from fedcore.health import Pulse
 
 __all__ = ["ProgressFile"]
@@ -27,6 +29,9 @@ class ProgressFile:
         run_id: in every line.
         pulse: beats at every call.
         now_s: a clock.
+
+    Raises:
+        StorageError: the disk did not take it, at the beginning or at a later call.
     """
 
     def __init__(
@@ -42,8 +47,9 @@ class ProgressFile:
         self._pulse = pulse
         self._now_s = now_s
         self._started_s = self._written_s = now_s()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
 
     def __call__(self, done: int, total: int, losses: np.ndarray) -> None:
         """Iterations done, of all; a line is written twice a second, and for the last one."""
@@ -61,5 +67,15 @@ class ProgressFile:
             "losses": [float(loss) if np.isfinite(loss) else None for loss in losses],
             "eta_s": round((now_s - self._started_s) * (total - done) / max(done, 1), 1),
         }
-        with self._path.open("a") as file:
+        with self._writing(), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{self._path}: {error.strerror}; make room, or name a folder that can be written, "
+                "and start the same attack again"
+            ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -284,6 +285,22 @@ def test_a_wrong_command_gets_one_line(finished, capsys, arguments, code, word) 
         text for text in capsys.readouterr().err.splitlines() if text.startswith("leakwatt-")
     ]
     assert word in line_
+
+
+def test_a_folder_that_cannot_be_written_gets_one_line(finished, tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("no folder")
+    out = str(tmp_path / "file" / "out")
+    assert cli.main(["replay", "--run", str(finished.run.root), "--out", out]) == 1
+    (line_,) = [
+        text for text in capsys.readouterr().err.splitlines() if text.startswith("leakwatt-")
+    ]
+    assert out in line_
+
+
+def test_more_threads_than_cores_are_as_many_as_cores(finished, tmp_path) -> None:
+    arguments = ["replay", "--run", str(finished.run.root), "--arm", "one", "--iterations", "2"]
+    assert cli.main([*arguments, "--threads", "999999", "--out", str(tmp_path / "out")]) == 0
+    assert torch.get_num_threads() <= os.cpu_count()
 
 
 def attacker_process(tapped, *arguments: str) -> subprocess.Popen[str]:
