@@ -23,6 +23,8 @@ __all__ = ["InvertingGradients"]
 class InvertingGradients(GradientMatching):
     """Geiping et al. 2020 (arXiv 2003.14053, Eq. 4): cosine and total variation, signed Adam.
 
+    Starts are uniform in the range of inputs, where their code draws them normal.
+
     Attributes:
         total_variation: weight of the prior.
         learning_rate: of Adam at the beginning.
