@@ -145,7 +145,7 @@ class PhaseRecord:
         phase: which.
         start_mono_ns: begin on the client's monotonic clock, in ns.
         duration_s: wall time.
-        cpu_s: CPU time of the client process and its children.
+        cpu_s: CPU time of the client process and of its children that have ended.
         measured: one reading per rail of the meter, or why there is none.
         modelled: the estimate beside it, or why there is none.
     """

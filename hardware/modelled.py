@@ -68,7 +68,7 @@ class CpuModel:
         """Price a window.
 
         Args:
-            cpu_s: CPU time of the process and its children on this host, in s.
+            cpu_s: CPU time of the process and its ended children on this host, in s.
             duration_s: wall time, in s; only used with an idle share.
         """
         idle_j = self.idle_share * (self.idle_w or 0.0) * duration_s
