@@ -87,7 +87,7 @@ def plan_from_bytes(data: bytes) -> tuple[RoundPlan, str]:
     """
     try:
         plan = parse(RoundPlan, json.loads(data), where="plan")
-    except (ValueError, ConfigError) as error:
+    except (ValueError, RecursionError, ConfigError) as error:
         raise HandshakeError(f"the aggregator's plan does not fit this version: {error}") from error
     return plan, hashlib.sha256(data).hexdigest()
 
@@ -168,6 +168,7 @@ def hello_from_proto(message: rounds_pb2.Hello) -> Hello:
         raise HandshakeError(f"a machine card of {len(message.machine_card)} bytes is too large")
     try:
         card = json.loads(message.machine_card or b"{}")
+        canonical_json(card)  # NaN and depths that json reads but nobody can write again
         client_id = check_id(message.client_id, what="client id")
     except (ValueError, RecursionError, ConfigError) as error:
         raise HandshakeError(f"the handshake cannot be read: {error}") from error
@@ -204,8 +205,8 @@ def report_from_proto(message: rounds_pb2.PhaseReport) -> PhaseReport:
     """Read a phase report.
 
     Raises:
-        UpdateError: an unknown phase or boundary, a number that is not finite, too many phases,
-            an evaluation that cannot be.
+        UpdateError: an unknown phase or boundary, a number that is not finite or cannot be, too
+            many phases, an evaluation that cannot be.
     """
     if len(message.phases) > _MAX_PHASES:
         raise UpdateError(
@@ -223,7 +224,7 @@ def report_from_proto(message: rounds_pb2.PhaseReport) -> PhaseReport:
             _evaluation_from_proto(message.evaluation) if message.HasField("evaluation") else None
         ),
         clock_offset_s=_finite(message.clock_offset_s),
-        clock_uncertainty_s=_finite(message.clock_uncertainty_s),
+        clock_uncertainty_s=_not_negative(message.clock_uncertainty_s),
         machine_card=_text(message.machine_card),
     )
 
@@ -291,20 +292,14 @@ def _phase_from_proto(message: rounds_pb2.PhaseRecord) -> PhaseRecord:
         measured = Missing(why=_text(message.measured_missing) or "the client gave no reason")
     modelled: ModelledEnergy | Missing
     if message.HasField("modelled"):
-        modelled = ModelledEnergy(
-            energy_j=_finite(message.modelled.energy_j),
-            low_j=_finite(message.modelled.low_j),
-            high_j=_finite(message.modelled.high_j),
-            model=_text(message.modelled.model),
-            inputs=_text(message.modelled.inputs),
-        )
+        modelled = _estimate_from_proto(message.modelled)
     else:
         modelled = Missing(why=_text(message.modelled_missing) or "the client gave no reason")
     return PhaseRecord(
         phase=Phase(message.phase),
         start_mono_ns=message.start_mono_ns,
-        duration_s=_finite(message.duration_s),
-        cpu_s=_finite(message.cpu_s),
+        duration_s=_not_negative(message.duration_s),
+        cpu_s=_not_negative(message.cpu_s),
         measured=measured,
         modelled=modelled,
     )
@@ -313,19 +308,46 @@ def _phase_from_proto(message: rounds_pb2.PhaseRecord) -> PhaseRecord:
 def _reading_from_proto(message: rounds_pb2.EnergyReading) -> EnergyReading:
     if message.method not in ("counter", "integrated"):
         raise UpdateError(Refusal.BAD_HEADER, f"unknown method {_text(message.method)!r}")
+    if message.coverage > 1:
+        raise UpdateError(Refusal.BAD_HEADER, f"samples cover {message.coverage} of their window")
     return EnergyReading(
-        energy_j=_finite(message.energy_j),
-        uncertainty_j=_finite(message.uncertainty_j),
-        duration_s=_finite(message.duration_s),
+        energy_j=_finite(message.energy_j),  # below 0 where a current flows back
+        uncertainty_j=_not_negative(message.uncertainty_j),
+        duration_s=_not_negative(message.duration_s),
         rail=_text(message.rail),
         boundary=Boundary(message.boundary),
         method="counter" if message.method == "counter" else "integrated",
-        coverage=_finite(message.coverage),
+        coverage=_not_negative(message.coverage),
         n_samples=message.n_samples,
-        longest_gap_s=_finite(message.longest_gap_s),
+        longest_gap_s=_not_negative(message.longest_gap_s),
         meter=_text(message.meter),
         flags=tuple(_text(flag) for flag in message.flags[:_MAX_ITEMS]),
     )
+
+
+def _estimate_from_proto(message: rounds_pb2.ModelledEnergy) -> ModelledEnergy:
+    low_j, high_j = _not_negative(message.low_j), _finite(message.high_j)
+    if not low_j <= message.energy_j <= high_j:
+        raise UpdateError(
+            Refusal.BAD_HEADER,
+            f"a modelled energy of {message.energy_j} J lies outside its interval, "
+            f"{low_j} to {high_j} J",
+        )
+    return ModelledEnergy(
+        energy_j=message.energy_j,
+        low_j=low_j,
+        high_j=high_j,
+        model=_text(message.model),
+        inputs=_text(message.inputs),
+    )
+
+
+def _not_negative(value: float) -> float:
+    if value < 0:
+        raise UpdateError(
+            Refusal.BAD_HEADER, f"the phase report holds {value} where nothing is below 0"
+        )
+    return _finite(value)
 
 
 def _finite(value: float) -> float:
