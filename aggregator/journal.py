@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from fedcore.errors import RunError, StorageError
 
-__all__ = ["BlobFolder", "IncomingBlob", "storing"]
+__all__ = ["BlobFolder", "IncomingBlob", "storing", "sync_folder"]
 
 _PARTIAL = ".partial-"
 
@@ -139,7 +139,7 @@ class IncomingBlob:
         with storing(self._path.parent):
             self._path.rename(self._folder.path(sha256))
             if self._folder.survives_power_loss:
-                _sync_folder(self._folder.root)
+                sync_folder(self._folder.root)
 
     def close(self) -> None:
         """Close the file and remove it, unless it was kept."""
@@ -149,7 +149,8 @@ class IncomingBlob:
             self._file = None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

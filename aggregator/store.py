@@ -2,6 +2,7 @@
 
 Every method is one transaction that is committed when it returns, so that `kill -9` at any moment
 loses nothing that was answered. With `survives_power_loss` each commit is forced to the disk, too.
+The file appears with all its tables or not at all: readers may look at any moment.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from aggregator.journal import storing
+from aggregator.journal import storing, sync_folder
 from aggregator.records import SCHEMA_VERSION, StoreReader, check_version
 from fedcore.energy import PhaseReport
 from fedcore.errors import RunError, StorageError
@@ -111,7 +112,13 @@ class Store(StoreReader):
         except OSError as error:
             self._lock.close()
             raise RunError(f"{path.parent}: another aggregator is serving this run") from error
-        self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            if not path.exists():
+                _create(path)
+            self._db = sqlite3.connect(path, isolation_level=None)
+        except BaseException:
+            self._lock.close()
+            raise
         self._db.row_factory = sqlite3.Row
         try:
             self._prepare("FULL" if survives_power_loss else "NORMAL")
@@ -228,16 +235,10 @@ class Store(StoreReader):
         self._insert("events", self._wall_ns(), kind, _json(fields))
 
     def _prepare(self, synchronous: str) -> None:
-        with self._transaction():  # holds the write lock while the version is compared
+        with _writing(self._path):
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _TABLES.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            else:
-                check_version(version, path=self._path)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute(f"PRAGMA synchronous = {synchronous}")
+            check_version(version, path=self._path)
+            self._db.execute(f"PRAGMA synchronous = {synchronous}")
 
     def _insert(self, table: str, *values: object) -> None:
         with self._transaction():
@@ -249,21 +250,47 @@ class Store(StoreReader):
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        try:
+        with _writing(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite itself rolls back where the disk is full
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:  # full, read-only, broken
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise StorageError(
-                f"{self._path}: {error}; nothing accepted is lost: "
-                "make room and start the same run again"
-            ) from error
+
+
+def _create(path: Path) -> None:
+    """Make an empty store under another name, then give it its own.
+
+    Raises:
+        StorageError: the disk does not take it.
+    """
+    unfinished = path.with_name(f".{path.name}-new")
+    with storing(path), _writing(path):
+        for suffix in ("", "-journal", "-wal", "-shm"):  # of a creation that was killed
+            unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        unfinished.rename(path)
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what SQLite cannot do into one line.
+
+    Raises:
+        StorageError: the disk is full, read-only or broken.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StorageError(
+            f"{path}: {error}; nothing accepted is lost: make room and start the same run again"
+        ) from error
 
 
 def _columns(ticket: Ticket) -> tuple[str, int, str]:

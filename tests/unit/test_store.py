@@ -17,7 +17,7 @@ from fedcore.energy import (
     PhaseRecord,
     PhaseReport,
 )
-from fedcore.errors import RunError
+from fedcore.errors import RunError, StorageError
 from fedcore.types import Missing, Ticket
 from fedcore.wire.messages import Hello
 
@@ -126,3 +126,53 @@ def test_a_blob_is_there_whole_or_not_at_all(tmp_path, survives_power_loss):
     half.close()
     with pytest.raises(RunError, match="the run needs it"):
         folder.read("0" * 64)
+
+
+def test_a_reader_sees_a_whole_store_or_none_while_it_is_made(tmp_path, monkeypatch):
+    """Looks before every call that creates something, as a display that polls would."""
+    path = tmp_path / "store.sqlite"
+    seen = []
+
+    def look(_statement=None):
+        if path.exists():
+            with StoreReader(path) as reader:
+                seen.append(reader.runs())
+
+    class Watched(sqlite3.Connection):
+        def execute(self, *arguments):
+            look()
+            self.set_trace_callback(look)
+            return super().execute(*arguments)
+
+    connect = sqlite3.connect
+
+    def watched(database, **options):
+        is_reader = options.get("uri", False)
+        return connect(database, **options, **({} if is_reader else {"factory": Watched}))
+
+    monkeypatch.setattr("aggregator.store.sqlite3.connect", watched)
+    store = Store(path)
+    look()
+    store.close()
+    assert seen
+    assert not any(seen)
+
+
+def test_a_creation_that_was_killed_leaves_nothing_that_matters(tmp_path):
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        (tmp_path / f".store.sqlite-new{suffix}").write_bytes(b"half of it")
+    store = Store(tmp_path / "store.sqlite")
+    store.start_run("run", arm="ann")
+    assert [row.arm for row in store.runs()] == ["ann"]
+    store.close()
+    assert {file.name for file in tmp_path.iterdir()} == {"store.sqlite", "store.lock"}
+
+
+def test_a_full_disk_is_named_even_where_sqlite_rolled_back_itself(store):
+    (n_pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {n_pages + 4}")
+    store._db.execute("PRAGMA cache_size = 2")
+    with pytest.raises(StorageError, match="full; nothing accepted is lost"):
+        store.event("much", text="x" * 200_000)
+    store.event("little")
+    assert store.latest_event() == "little"
