@@ -21,7 +21,7 @@ class Estimate:
 
     Attributes:
         value: the mean.
-        half_width: or why there is no interval (a single value has none).
+        half_width: or why there is no interval (a single value has none, nor have equal ones).
         n: values that went in.
     """
 
@@ -67,7 +67,8 @@ class Share:
 def mean_with_interval(values: Sequence[float]) -> Estimate | Missing:
     """The mean of independent values with Student's t-interval.
 
-    For paired comparisons hand in the differences.
+    For paired comparisons hand in the differences. Equal values (24 of 24 labels right, say) show
+    no spread, which does not make their mean certain: they get no interval.
     """
     from scipy.stats import t
 
@@ -77,6 +78,8 @@ def mean_with_interval(values: Sequence[float]) -> Estimate | Missing:
     mean = float(np.mean(values))
     if n == 1:
         return Estimate(value=mean, half_width=Missing(why="one value has no interval"), n=1)
+    if min(values) == max(values):
+        return Estimate(value=mean, half_width=_no_spread(n), n=n)
     error = float(np.std(values, ddof=1)) / math.sqrt(n)
     return Estimate(value=mean, half_width=float(t.ppf((1 + LEVEL) / 2, n - 1)) * error, n=n)
 
@@ -92,7 +95,8 @@ def welch_difference(first: Sequence[float], second: Sequence[float]) -> Estimat
     total = sum(square_errors)
     difference = float(np.mean(first) - np.mean(second))
     if total == 0:
-        return Estimate(value=difference, half_width=0.0, n=n_first + n_second)
+        n = n_first + n_second
+        return Estimate(value=difference, half_width=_no_spread(n), n=n)
     freedom = total**2 / (
         square_errors[0] ** 2 / (n_first - 1) + square_errors[1] ** 2 / (n_second - 1)
     )
@@ -111,3 +115,7 @@ def share_with_interval(n_yes: int, n: int) -> Share | Missing:
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     return Share(n_yes=n_yes, n=n, low=max(0.0, centre - reach), high=min(1.0, centre + reach))
+
+
+def _no_spread(n: int) -> Missing:
+    return Missing(why=f"{n} values without spread have no interval")

@@ -59,9 +59,14 @@ def test_without_enough_values_nothing_is_claimed() -> None:
     assert isinstance(welch_difference([1.0], [1.0, 2.0]), Missing)
 
 
-def test_a_constant_difference_is_certain() -> None:
-    found = welch_difference([2.0, 2.0], [1.0, 1.0])
-    assert found == Estimate(value=1.0, half_width=0.0, n=4)
+def test_values_without_spread_are_not_certain() -> None:
+    """24 of 24 labels right do not show that the 25th will be (Wilson says 86 % and more)."""
+    for found in (mean_with_interval([1.0] * 24), welch_difference([2.0, 2.0], [1.0, 1.0])):
+        assert isinstance(found, Estimate)
+        assert found.value == 1.0
+        assert isinstance(found.half_width, Missing)
+        assert "without spread" in found.half_width.why
+        assert not found.is_above_zero
 
 
 @pytest.mark.parametrize(("value", "half_width", "sign"), [(1, 0.5, 1), (-1, 0.5, -1), (1, 2, 0)])
