@@ -160,8 +160,13 @@ class ImageFolder(Dataset):
         pil = import_package("PIL.Image", dataset=self.name, extra="datasets")
         try:
             with pil.open(path) as picture:
+                if picture.mode[0] in "IF":  # Pillow cuts 16 bits off at 255: all white
+                    raise ConfigError(
+                        f"{path}: a picture of mode {picture.mode!r}, expected 8 bits per channel; "
+                        "convert it first"
+                    )
                 converted = picture.convert("L" if self.grey else "RGB")
-        except OSError as error:
+        except (OSError, ValueError, SyntaxError, pil.DecompressionBombError) as error:
             raise ConfigError(f"{path}: cannot be read as a picture ({error})") from error
         if self.size is not None:
             height, width = self.size

@@ -162,6 +162,33 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
         ImageFolder().load(tmp_path, split="all")
 
 
+@pytest.mark.parametrize(
+    ("name", "blob"),
+    [
+        ("header.pgm", b"P5\n4=4\n255\n"),
+        ("bomb.pgm", b"P5\n60000 60000\n255\n"),
+        ("chunk.png", b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s", 13, b"IHDR") + bytes(9)),
+    ],
+)
+def test_no_kind_of_damage_ends_in_a_traceback(tmp_path: Path, name: str, blob: bytes) -> None:
+    pytest.importorskip("PIL")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / name).write_bytes(blob)
+    with pytest.raises(ConfigError, match=rf"{name}: cannot be read as a picture"):
+        ImageFolder().load(tmp_path, split="all")
+
+
+def test_a_picture_of_more_than_eight_bits_is_refused_instead_of_turned_white(
+    tmp_path: Path,
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "a").mkdir()
+    ramp = np.linspace(0, 65535, 16).reshape(4, 4).astype(np.uint16)
+    image.fromarray(ramp).save(tmp_path / "a" / "deep.png")
+    with pytest.raises(ConfigError, match=r"deep\.png: a picture of mode 'I;16', expected 8 bits"):
+        ImageFolder(grey=True).load(tmp_path, split="all")
+
+
 def test_faces_have_forty_people_with_ten_pictures() -> None:
     pytest.importorskip("PIL")
     got = ImageFolder(grey=True, size=(28, 23)).load(shared("att_faces"), split="all")
