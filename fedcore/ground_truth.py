@@ -72,6 +72,7 @@ class JudgeKey:
         ):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=mode)
+            path.chmod(mode)  # one that was there keeps its mode
             path.write_text(bytes(key).hex() + "\n")
 
 

@@ -67,6 +67,7 @@ class ClientSecret:
         """Write the secret so that only its owner can read it."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
+        path.chmod(0o600)  # one that was there keeps its mode
         path.write_text(self.key.hex() + "\n")
 
     def derive(self, *labels: str | int) -> ClientSecret:

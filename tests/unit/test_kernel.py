@@ -45,6 +45,9 @@ def test_a_secret_file_is_private_and_reads_back(tmp_path: Path) -> None:
     secret.write(path)
     assert ClientSecret.read(path) == secret
     assert path.stat().st_mode & 0o077 == 0
+    path.chmod(0o644)
+    secret.write(path)
+    assert path.stat().st_mode & 0o077 == 0
     path.write_text("12zz")
     with pytest.raises(ConfigError, match="not a client secret"):
         ClientSecret.read(path)
@@ -103,6 +106,7 @@ def record() -> VictimRecord:
 
 def test_sealed_truth_opens_with_the_judges_key_alone(tmp_path: Path) -> None:
     key = JudgeKey.generate()
+    (tmp_path / "judge.key").touch(mode=0o644)
     key.write(private=tmp_path / "judge.key", public=tmp_path / "judge.pub")
     sealed = seal_record(record(), to=read_public_key(tmp_path / "judge.pub"))
     opened = open_record(sealed, key=JudgeKey.read(tmp_path / "judge.key"))
