@@ -72,8 +72,9 @@ def check_disjoint(auxiliary: Auxiliary, victims: Sequence[np.ndarray]) -> None:
     n_shared = sum(_content(example) in known for batch in victims for example in batch)
     if n_shared:
         raise RunError(
-            f"{n_shared} victims' examples are also in the auxiliary set; baselines need "
-            "disjoint data, so prepare the data again"
+            f"{n_shared} victims' examples are also in the auxiliary set, and a baseline must not "
+            "know them; take doubles out of the data set and run again, or, if its files were "
+            "changed, bring back the run's own auxiliary.npz"
         )
 
 

@@ -263,8 +263,12 @@ def _chosen(case: _Case) -> int:
 
 
 def _mean(scores: Sequence[float | Missing]) -> float | Missing:
-    values = [score for score in scores if not isinstance(score, Missing)]
-    return float(np.mean(values)) if len(values) == len(scores) else scores[0]
+    values: list[float] = []
+    for score in scores:
+        if isinstance(score, Missing):
+            return score
+        values.append(score)
+    return float(np.mean(values))
 
 
 def _best(scores: Sequence[float | Missing], metric: Metric) -> float | Missing:

@@ -10,6 +10,7 @@ import scipy.stats
 from fedcore.errors import RunError
 from fedcore.ground_truth import JudgeKey
 from fedcore.types import LeakageScore, Missing
+from testbed.baselines import Guess, noise_guesses
 from testbed.findings import BASELINES, Findings, read_findings
 from testbed.judge import judge
 from testbed.metrics import METRICS, label_accuracy, psnr_db
@@ -114,6 +115,16 @@ def test_a_diverged_restart_does_not_spoil_the_chosen_one(world) -> None:
     score = scores(judged(world)["ann"], "psnr")[0]
     assert isinstance(score.value, float)
     assert score.oracle == score.value
+
+
+def test_a_baseline_that_lacks_a_draw_is_not_the_mean_of_the_others(world, monkeypatch) -> None:
+    def spoilt(*args: object, **named: object) -> list[Guess]:
+        first, *rest = noise_guesses(*args, **named)
+        return [first, replace(first, inputs=first.inputs * np.nan), *rest]
+
+    monkeypatch.setattr("testbed.judge.noise_guesses", spoilt)
+    with pytest.raises(RunError, match="without its baselines"):
+        judge(world.run, world.private)
 
 
 def test_an_arm_that_was_never_attacked_is_all_missing(world) -> None:
