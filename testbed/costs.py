@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +36,8 @@ _WIDEST_FIRST = (
     Boundary.RAILS_SUM,
     Boundary.CPU_PACKAGE,
 )
+
+_NO_WORK = Missing(why="the client reported no work phase")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +195,8 @@ def best_energy(costs: Sequence[RoundCost]) -> MeanEnergy | Missing:
 def _sum_measured(
     phases: Sequence[tuple[EnergyReading, ...] | Missing],
 ) -> MeasuredEnergy | Missing:
+    if not phases:
+        return _NO_WORK
     rails: dict[tuple[str, str, str], list[EnergyReading]] = {}
     for readings in phases:
         if isinstance(readings, Missing):
@@ -200,11 +204,13 @@ def _sum_measured(
         for reading in readings:
             key = (reading.meter, reading.boundary.value, reading.rail)
             rails.setdefault(key, []).append(reading)
-    # A rail that was not read in every phase would give the energy of a part of the round.
-    whole: Mapping[object, list[EnergyReading]] = {
-        key: found for key, found in rails.items() if len(found) == len(phases)
-    }
-    return widest([functools.reduce(EnergyReading.plus, found) for found in whole.values()])
+    # Rails of one boundary add up to it. Where one of them was not read in every phase, the sum
+    # would be of a part of the round, or of a part of the machine.
+    torn = {key[:2] for key, found in rails.items() if len(found) < len(phases)}
+    whole = [found for key, found in rails.items() if key[:2] not in torn]
+    if rails and not whole:
+        return Missing(why="no meter read all its rails in every phase of the work")
+    return widest([functools.reduce(EnergyReading.plus, found) for found in whole])
 
 
 def _sum_modelled(phases: Sequence[ModelledEnergy | Missing]) -> ModelledEnergy | Missing:
@@ -214,7 +220,7 @@ def _sum_modelled(phases: Sequence[ModelledEnergy | Missing]) -> ModelledEnergy 
             return energy
         parts.append(energy)
     if not parts:
-        return Missing(why="the client reported no work phase")
+        return _NO_WORK
     return functools.reduce(ModelledEnergy.plus, parts)
 
 

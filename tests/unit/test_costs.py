@@ -109,6 +109,21 @@ def test_a_rail_that_was_read_in_some_phases_only_is_left_out() -> None:
     assert cost.measured.energy_j == pytest.approx(3.0)
 
 
+def test_a_part_of_the_packages_is_not_the_machine() -> None:
+    """Package 1 fails in one phase: package 0 alone would be half of the joules, called all."""
+    train = (Phase.TRAIN, (reading(2.0), reading(3.0, rail="package-1")), NO_SENSOR)
+    cost = round_cost(report(train, (Phase.SUBMIT, (reading(1.0),), NO_SENSOR)))
+    assert isinstance(cost.measured, Missing)
+    assert "every phase" in cost.measured.why
+
+
+def test_a_round_without_work_has_no_cost() -> None:
+    cost = round_cost(report((Phase.IDLE, (reading(1.0),), modelled(1.0))))
+    for energy in (cost.measured, cost.modelled):
+        assert isinstance(energy, Missing)
+        assert "no work" in energy.why
+
+
 def test_measured_goes_before_modelled_and_they_never_mix() -> None:
     pytest.importorskip("scipy")  # for the interval
     costs = [
