@@ -17,7 +17,8 @@ runs/<experiment id>/            may be read by anybody, the attacker included
     judge.key                    opens the vault
     judge.pub                    seals it
     certs/<name>.{crt,key}       and ca.crt
-    clients/<client>/            shard.npz, card.json, secret
+    services/<name>/             what one service needs of the above, and nothing else; for a client
+                                 also shard.npz, card.json, secret, client.toml
     auxiliary.npz                examples that no client holds
 """
 

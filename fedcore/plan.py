@@ -154,7 +154,8 @@ class RoundPlan:
         evaluate: whether the accuracy of `weights` on the held-out shard is asked for.
         max_examples: largest weight that admission accepts.
         deadline_s: seconds after the start when the round may close by quorum.
-        reproducible: draws come from the client's secret; otherwise from the system's generator.
+        reproducible: defence noise comes from the client's secret, like its other draws; otherwise
+            from the system's generator.
     """
 
     run_id: str
