@@ -39,6 +39,9 @@ _WIDEST_FIRST = (
 
 _NO_WORK = Missing(why="the client reported no work phase")
 
+_WHOLE = 0.99
+"""Share of a window that samples must cover for its joules to stand for all of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredEnergy:
@@ -112,13 +115,16 @@ def widest(readings: Sequence[EnergyReading]) -> MeasuredEnergy | Missing:
     """The joules inside the widest boundary among the readings of one window.
 
     Rails of one boundary and meter are disjoint parts of it (the packages of one machine), so
-    they add; their uncertainties add linearly, being one meter's. Boundaries never add.
+    they add; their uncertainties add linearly, being one meter's. Boundaries never add. The joules
+    of a part of the window are not the window's, and are missing.
     """
     for boundary in _WIDEST_FIRST:
         inside = [reading for reading in readings if reading.boundary is boundary]
         if inside:
             meter = inside[0].meter
             inside = [reading for reading in inside if reading.meter == meter]
+            if (covered := min(reading.coverage for reading in inside)) < _WHOLE:
+                return Missing(why=f"samples of {meter} cover only {covered:.0%} of the time")
             return MeasuredEnergy(
                 energy_j=math.fsum(reading.energy_j for reading in inside),
                 uncertainty_j=math.fsum(reading.uncertainty_j for reading in inside),

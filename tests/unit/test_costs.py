@@ -24,10 +24,9 @@ def reading(energy_j: float, *, rail: str = "package-0", boundary=Boundary.CPU_P
         rail=rail,
         boundary=boundary,
         method="counter",
-        coverage=1.0,
         n_samples=2,
         longest_gap_s=1.0,
-        **{"meter": "rapl 1", **rest},
+        **{"meter": "rapl 1", "coverage": 1.0, **rest},
     )
 
 
@@ -115,6 +114,14 @@ def test_a_part_of_the_packages_is_not_the_machine() -> None:
     cost = round_cost(report(train, (Phase.SUBMIT, (reading(1.0),), NO_SENSOR)))
     assert isinstance(cost.measured, Missing)
     assert "every phase" in cost.measured.why
+
+
+def test_the_joules_of_a_part_of_the_time_are_not_the_rounds() -> None:
+    """Samples failed for most of a phase: its 3 J would enter a mean of rounds of 10 J."""
+    train = (Phase.TRAIN, (reading(3.0, coverage=0.3),), NO_SENSOR)
+    cost = round_cost(report(train, (Phase.SUBMIT, (reading(1.0),), NO_SENSOR)))
+    assert isinstance(cost.measured, Missing)
+    assert "cover only 65%" in cost.measured.why
 
 
 def test_a_round_without_work_has_no_cost() -> None:
