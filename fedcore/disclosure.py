@@ -19,7 +19,15 @@ from fedcore.types import Knowledge, Ticket
 
 __all__ = ["read_knowledge", "write_knowledge"]
 
-_UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
 
 _OWN = ("labels", "encoded_input")
 _SHARED = ("auxiliary_inputs", "auxiliary_labels")

@@ -66,8 +66,9 @@ class Iid(Partition):
 class Dirichlet(Partition):
     """Each class is shared out by proportions drawn from Dir(alpha) over the clients.
 
-    As in the experiments of Yurochkin et al. 2019 (arXiv:1905.12022). Small alpha: each class sits with few
-    clients. Large alpha: IID. Draws that leave a client with nothing are repeated.
+    As in the experiments of Yurochkin et al. 2019 (arXiv:1905.12022). Small alpha: each
+    class sits with few clients. Large alpha: IID. Draws that leave a client with nothing are
+    repeated.
 
     Attributes:
         alpha: concentration, > 0.

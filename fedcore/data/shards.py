@@ -30,6 +30,18 @@ from fedcore.strict import build, canonical_json, parse
 __all__ = ["Division", "Shard", "ShardCard", "divide", "prepare", "read_auxiliary", "read_shard"]
 
 
+# What numpy and zipfile raise on a damaged npz; TypeError where one plain array lies there.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Division:
     """Places in the data set, ascending int64; no place is in two of them.
@@ -250,7 +262,7 @@ def _arrays(blob: bytes, path: Path, names: str) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(blob), allow_pickle=False) as file:
             return {name: file[name] for name in names.split()}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise ConfigError(
             f"{path}: damaged ({error}); run `leakwatt data prepare` again"
         ) from error

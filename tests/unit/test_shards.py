@@ -169,6 +169,18 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     path.write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ConfigError, match="damaged"):
         read_auxiliary(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))  # one plain array
+    with pytest.raises(ConfigError, match="damaged"):
+        read_auxiliary(path)
+    with path.open("wb") as file:
+        np.savez(file, inputs=np.zeros(1), labels=np.zeros(1))
+    entry = b"PK\x01\x02\x2d\x03\x2d\x00\x00\x00"  # then the compression method
+    blob = path.read_bytes()
+    assert entry + b"\x00" in blob
+    path.write_bytes(blob.replace(entry + b"\x00", entry + b"\x4d"))
+    with pytest.raises(ConfigError, match="damaged"):
+        read_auxiliary(path)
     with pytest.raises(ConfigError, match="no auxiliary examples"):
         read_auxiliary(tmp_path / "absent.npz")
 
