@@ -18,9 +18,9 @@ from attacker.attacks import ATTACKS
 from fedcore.codecs.base import CODECS
 from fedcore.config import Arm, Experiment, load_experiment
 from fedcore.data.datasets import DATASETS
-from fedcore.data.encodings import ENCODINGS
+from fedcore.data.encodings import ENCODINGS, encode
 from fedcore.data.partition import PARTITIONS
-from fedcore.data.shards import ShardCard
+from fedcore.data.shards import ShardCard, read_shard
 from fedcore.data.shards import prepare as prepare_shards
 from fedcore.defences.base import DEFENCES
 from fedcore.errors import ConfigError
@@ -31,7 +31,7 @@ from fedcore.nn.models import MODELS, initial_weights
 from fedcore.nn.models import build as build_model
 from fedcore.nn.neurons import NEURONS
 from fedcore.plan import Choice
-from fedcore.seeds import ClientSecret
+from fedcore.seeds import ClientSecret, stream
 from fedcore.strict import build, canonical_json
 from fedcore.tensors import pack_weights
 from hardware.modelled import load_energy_model
@@ -102,7 +102,7 @@ def prepare(
         cards = _write_private(experiment, private, master=_master_secret(master_file))
     except ConfigError as error:  # the data set or the partition refuses
         raise ConfigError(f"{where}: data: {error}") from error
-    _check_data(experiment, cards, where=where)
+    _check_data(experiment, private, cards, where=where)
     run.write_experiment(experiment)
     for folder in (run.artefacts, run.vault):
         folder.mkdir(parents=True, exist_ok=True)
@@ -205,25 +205,29 @@ def _master_secret(path: Path) -> ClientSecret:
     return ClientSecret.read(path)
 
 
-def _check_data(experiment: Experiment, cards: Sequence[ShardCard], *, where: str) -> None:
-    """What only the data can tell: whether the models and the batches suit them."""
-    n_classes, input_shape = len(cards[0].label_counts), cards[0].input_shape
+def _check_data(
+    experiment: Experiment, private: PrivateFolder, cards: Sequence[ShardCard], *, where: str
+) -> None:
+    """What only the data can tell: whether encodings, models and batches suit them."""
+    example = read_shard(private.service(experiment.client_ids[0])).inputs[:1]
+    n_classes = len(cards[0].label_counts)
     largest = max(card.n_train for card in cards)
     for arm in experiment.arms:
-        # An event recording has a time axis of its own, which the encoding turns into steps.
-        if (
-            arm.model.input_shape not in {input_shape, input_shape[1:]}
-            or arm.model.n_classes < n_classes
-        ):
+        at = f"{where}: arm {arm.name!r}"
+        try:
+            train = encode(arm.encoding, example, stream(experiment.seed, "trial"))
+        except ConfigError as error:
+            raise ConfigError(f"{at}: encoding: {error}") from error
+        if arm.model.input_shape != train.shape[2:] or arm.model.n_classes < n_classes:
             raise ConfigError(
-                f"{where}: arm {arm.name!r}: model.input_shape {list(arm.model.input_shape)} and "
-                f"n_classes {arm.model.n_classes} do not fit the data set's "
-                f"{list(input_shape)} and {n_classes}"
+                f"{at}: model.input_shape {list(arm.model.input_shape)} and n_classes "
+                f"{arm.model.n_classes} do not fit the encoded data's {list(train.shape[2:])} "
+                f"and {n_classes}"
             )
         if arm.training.batch_size > largest:  # a smaller shard than others is one batch
             raise ConfigError(
-                f"{where}: arm {arm.name!r}: training.batch_size is {arm.training.batch_size}, but "
-                f"no client has more than {largest} examples to learn from"
+                f"{at}: training.batch_size is {arm.training.batch_size}, but no client has more "
+                f"than {largest} examples to learn from"
             )
 
 

@@ -180,6 +180,11 @@ def test_a_fault_inside_one_arm_says_which() -> None:
             "codec 'sparse': fraction",
         ),
         ("training = { batch_size = 5000 }", "training.batch_size is 5000, but no client has more"),
+        (
+            "encoding = { name = 'delta', n_steps = 8 }",
+            "arm 'main': encoding: encoding 'delta': the inputs have 1 steps along axis 1",
+        ),
+        ("model = { input_shape = [1, 9, 9] }", "do not fit the encoded data's [1, 8, 8] and 10"),
         ("data = { partition = { name = 'by-subject' } }", "data: partition 'by-subject' needs"),
         ("data = { max_examples = 3 }", "data: 2 examples left 2 of 4 clients without data"),
         ("n_clients = 999", "data: a client got 1 example"),
