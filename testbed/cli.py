@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -49,8 +50,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"leakwatt: {error.filename or 'input or output'}: {error.strerror}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("leakwatt: interrupted\n")
+        sys.stderr.write(f"leakwatt: interrupted{_how_to_go_on(arguments)}\n")
         return 130
+
+
+def _how_to_go_on(arguments: Sequence[str]) -> str:
+    """An experiment goes on where it was; `--fresh` would begin another run."""
+    if arguments[:1] not in (["run"], ["up"]):
+        return ""
+    again = ["leakwatt", *(a for a in arguments if a != "--fresh")]
+    return f"; to go on: {shlex.join(again)}"
+
+
+class _Version(argparse.Action):
+    """Looks up the version only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from testbed.provenance import own_version
+
+        sys.stdout.write(f"leakwatt {own_version()}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Federated learning on edge boards: joules spent against data leaked.",
         epilog="leakwatt COMMAND --help says more about each.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print it and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     cluster.add_parsers(commands)
     for name, (_, text) in _SERVICES.items():

@@ -51,6 +51,7 @@ def _up(args: argparse.Namespace) -> None:
 
     run = open_run(args.experiment, runs=args.runs, private=args.private, fresh=args.fresh)
     run_services(run, quiet=args.quiet)
+    sys.stdout.write(f"run folder      {run.folder.root}\nprivate folder  {run.private.root}\n")
 
 
 def _prepare(args: argparse.Namespace) -> None:

@@ -31,7 +31,13 @@ _REGISTRIES = {
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-commands."""
     plugins = commands.add_parser("plugins", help="what an experiment file can name")
-    plugins.add_argument("kind", nargs="?", choices=sorted(_REGISTRIES), help="only this kind")
+    plugins.add_argument(
+        "kind",
+        nargs="?",
+        type=lambda kind: kind.replace("-", " "),  # learning-rule, as in its entry-point group
+        choices=sorted(_REGISTRIES),
+        help="only this kind",
+    )
     add_json(plugins)
     plugins.set_defaults(execute=_plugins)
     doctor = commands.add_parser(

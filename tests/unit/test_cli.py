@@ -18,6 +18,8 @@ from fedcore.data.shards import read_auxiliary, read_shard
 from fedcore.layout import RunFolder
 from fedcore.wire.channel import CertFiles
 from testbed import cli
+from testbed.commands import cluster, offline
+from testbed.provenance import own_version
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
@@ -51,6 +53,27 @@ def test_every_command_explains_itself(path: tuple[str, ...], capsys) -> None:
     shown = capsys.readouterr()
     assert shown.out.startswith("usage: leakwatt")
     assert not shown.err
+
+
+def test_the_version_is_that_of_the_distribution(capsys) -> None:
+    assert call("--version") == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"leakwatt {own_version()}\n"
+    assert not shown.err
+
+
+def test_an_interrupted_experiment_says_how_to_go_on(monkeypatch, capsys) -> None:
+    def interrupted(args: argparse.Namespace) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster, "_run", interrupted)
+    monkeypatch.setattr(offline, "_judge", interrupted)
+    assert call("run", "my file.toml", "--fresh", "--runs", "r") == 130
+    assert capsys.readouterr().err == (
+        "leakwatt: interrupted; to go on: leakwatt run 'my file.toml' --runs r\n"
+    )
+    assert call("judge") == 130
+    assert capsys.readouterr().err == "leakwatt: interrupted\n"
 
 
 def test_help_lists_every_command(capsys) -> None:  # argparse leaves out those without a text
@@ -174,6 +197,8 @@ def test_plugins_are_listed_for_people_and_scripts(capsys) -> None:
     found = json.loads(capsys.readouterr().out)
     assert "f32" in found["codec"]
     assert "inverting-gradients" in found["attack"]
+    assert call("plugins", "learning-rule") == 0
+    assert capsys.readouterr().out.startswith("learning rule\n")
     assert call("plugins", "codec") == 0
     shown = capsys.readouterr().out
     assert all(f"  {name} " in shown for name in found["codec"])
