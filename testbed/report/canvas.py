@@ -100,6 +100,7 @@ def draw(
     title: str,
     alt: str,
     into: Path,
+    note: str = "",
     size_inch: tuple[float, float] = (4.5, 3.0),
 ) -> Drawing:
     """Draw one figure and write it as SVG and PNG.
@@ -110,6 +111,7 @@ def draw(
         title: shown above the figure.
         alt: a sentence with what the figure shows.
         into: the figures' folder.
+        note: a line below the axes: what bars and bands stand for.
         size_inch: of the paper; small, so that letters stay readable on a phone.
     """
     import matplotlib
@@ -118,6 +120,8 @@ def draw(
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size_inch, layout="constrained")
         plot(figure.add_subplot())
+        if note:
+            figure.supxlabel(note, x=0.99, ha="right", fontsize=7.5, color=MUTED)
         into.mkdir(parents=True, exist_ok=True)
         svg = _svg(figure)
         (into / f"{name}.svg").write_text(svg)
@@ -131,7 +135,7 @@ def draw(
 
 
 def watermark(axes: Axes, text: str) -> None:
-    """Large pale letters behind the data."""
+    """Large pale letters across the data."""
     axes.text(
         0.5,
         0.5,

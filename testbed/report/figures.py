@@ -40,9 +40,10 @@ def accuracy_figure(arms: Sequence[ArmResults], *, into: Path) -> Drawing:
             f"chance, {chance:.0f} %",
             (1, chance),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
+            xytext=(0, -3 if chance > 8 else 3),
             textcoords="offset points",
             ha="right",
+            va="top" if chance > 8 else "bottom",
             fontsize=8,
             color=MUTED,
         )
@@ -68,7 +69,14 @@ def accuracy_figure(arms: Sequence[ArmResults], *, into: Path) -> Drawing:
         axes.legend(loc="center right")
 
     said = "; ".join(f"{arm.arm.name} ends at {final_accuracy(arm)}" for arm in arms)
-    return draw("accuracy", plot, title="Accuracy", alt=f"Accuracy per round. {said}.", into=into)
+    return draw(
+        "accuracy",
+        plot,
+        title="Accuracy",
+        alt=f"Accuracy per round. {said}.",
+        into=into,
+        note="bands: 95 % (Wilson) over the held-out examples",
+    )
 
 
 def bytes_figure(arms: Sequence[ArmResults], *, into: Path) -> Drawing:
@@ -112,6 +120,7 @@ def bytes_figure(arms: Sequence[ArmResults], *, into: Path) -> Drawing:
         title="Bytes received",
         alt=f"Bytes of each accepted update by round. {said}.",
         into=into,
+        note="lines: mean over clients; bands: smallest to largest",
     )
 
 
@@ -208,6 +217,7 @@ def loss_figure(arms: Sequence[ArmResults], *, into: Path) -> Drawing:
         title="The attack's own loss",
         alt=f"The attacker's objective over its iterations, {said}.",
         into=into,
+        note="thin: the chosen restart of each victim; thick: their median",
     )
 
 
@@ -263,4 +273,5 @@ def _inside(record: PhaseRecord) -> MeasuredEnergy | Missing:
 def _finish_bars(axes: Axes, label: str) -> None:
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(label)
+    axes.locator_params(axis="x", nbins=5)  # more would overlap: 0.0025 is a wide number
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, columnspacing=0.9)

@@ -22,6 +22,7 @@ __all__ = ["Grid", "GridRow"]
 
 _COLUMNS = ("original", "reconstruction", "mean image", "noise")
 _SCORES = ("psnr", "ssim")
+_MAX_ROWS = 64  # of the figure file, which would outgrow what can be drawn; the page has all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Grid:
 
     Attributes:
         rounds: the rows by round.
-        drawing: the same as a figure file; None where nothing is an image.
+        drawing: the same as a figure file, or its first rows; None where nothing is an image.
     """
 
     arm: str
@@ -103,13 +104,14 @@ def _score_of(arm: ArmResults, ticket: Ticket) -> tuple[str, str]:
 def _drawing(arm: ArmResults, pictures: Sequence[Picture], *, into: Path) -> Drawing | None:
     """One figure with a row per example; a missing reconstruction stays an empty place."""
     rows = [images for picture in pictures for images in _examples(picture)]
+    n_examples, rows = len(rows), rows[:_MAX_ROWS]
     if not rows or pixels_of(rows[0][0]) is None:
         return None
     names = [
         f"r{picture.ticket.round} {picture.ticket.client_id}"
         for picture in pictures
         for _ in picture.truth
-    ]
+    ][:_MAX_ROWS]
 
     def plot(axes: Axes) -> None:
         for y, images in enumerate(rows):
@@ -132,5 +134,6 @@ def _drawing(arm: ArmResults, pictures: Sequence[Picture], *, into: Path) -> Dra
         title=f"Reconstructions, {arm.arm.name}",
         alt=f"Original, reconstruction, mean image and noise of {len(rows)} examples.",
         into=into,
+        note=f"the first {len(rows)} of {n_examples} examples" if len(rows) < n_examples else "",
         size_inch=(4.4, 0.6 + 0.75 * len(rows)),
     )

@@ -165,13 +165,11 @@ def _mean(estimate: Estimate | Missing, digits: int) -> str:
     return words.number_text(value, digits=digits)
 
 
-def _bars(arm: ArmResults, folder: Path) -> Iterator[Drawing]:
+def _bars(arm: ArmResults, folder: Path) -> Iterator[Drawing | Missing]:
     if not arm.costs:
         return
     yield figures.latency_figure(arm, into=folder)
-    energy = figures.energy_figure(arm, into=folder)
-    if isinstance(energy, Drawing):
-        yield energy
+    yield figures.energy_figure(arm, into=folder)
 
 
 def _phase_rows(arm: ArmResults) -> Iterator[dict[str, str]]:
@@ -225,6 +223,17 @@ def _gaps(results: Results) -> Iterator[tuple[str, str, str]]:
                     yield name, "measured energy of a phase", record.measured.why
                 if isinstance(record.modelled, Missing):
                     yield name, "modelled energy of a phase", record.modelled.why
+        if not arm.accuracies:
+            yield name, "accuracy", "no client has evaluated yet"
+        for accuracy in arm.accuracies:
+            if isinstance(accuracy.share, Missing):
+                yield name, f"accuracy of round {accuracy.round}", accuracy.share.why
+        for what, value in (
+            ("energy per client-round", best_energy(list(arm.costs.values()))),
+            ("duration", arm.duration_s),
+        ):
+            if isinstance(value, Missing):
+                yield name, what, value.why
         reported = {report.ticket for report in arm.reports}
         for update in arm.updates:
             if update.ticket not in reported:

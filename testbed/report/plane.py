@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,12 +46,8 @@ def plane_figure(arms: Sequence[ArmResults], *, metric: str, into: Path) -> Draw
         heights = [0.0]
         for position, (arm, whole, rounds) in enumerate(points):
             look = look_of(position)
-            for number, (energy, height) in rounds.items():
-                # Only the first and the last are named: rounds of one arm lie close together.
-                text = f"r{number}" if number in (min(rounds), max(rounds)) else ""
-                heights += _mark(
-                    axes, energy, height, colour=look.colour, marker=look.marker, text=text
-                )
+            for energy, height in rounds.values():
+                heights += _mark(axes, energy, height, colour=look.colour, marker=look.marker)
             heights += _mark(
                 axes,
                 *whole,
@@ -64,6 +60,8 @@ def plane_figure(arms: Sequence[ArmResults], *, metric: str, into: Path) -> Draw
         axes.set_ylim(min(heights) - room, max(heights) + room)
         axes.set_xlim(left=0)
         axes.margins(x=0.12)
+        axes.locator_params(axis="x", nbins=6)
+        _name_rounds(axes, [(whole, rounds) for _, whole, rounds in points])
         axes.set_xlabel(
             "joules per attacked client-round" + (", MODELLED" if is_modelled else ", measured")
         )
@@ -92,6 +90,9 @@ def plane_figure(arms: Sequence[ArmResults], *, metric: str, into: Path) -> Draw
         title=f"Energy against leakage ({label})",
         alt=f"Energy against leakage. {said}",
         into=into,
+        note="bars: 95 % over victims (up, down); "
+        + ("the energy model's interval" if is_modelled else "95 % of the mean energy")
+        + " (left, right)",
         size_inch=(4.7, 3.6),
     )
 
@@ -123,7 +124,7 @@ def _mark(
     *,
     colour: str,
     marker: str,
-    text: str,
+    text: str = "",
     is_whole: bool = False,
 ) -> list[float]:
     """Draw one point with its intervals; return the heights that it needs."""
@@ -156,12 +157,43 @@ def _mark(
     axes.annotate(
         text,
         (energy.value_j, height.value),
-        xytext=(9, 9) if is_whole else (-5, -3),
+        xytext=(9, 9),
         textcoords="offset points",
-        ha="left" if is_whole else "right",
-        fontsize=9.5 if is_whole else 7.5,
-        weight="bold" if is_whole else "normal",
-        color=INK if is_whole else MUTED,
+        fontsize=9.5,
+        weight="bold",
+        color=INK,
         zorder=5,
     )
     return [height.low, height.high] if is_whole else [height.value]
+
+
+def _name_rounds(axes: Axes, arms: Sequence[tuple[_Point, Mapping[int, _Point]]]) -> None:
+    """Name the first and the last victim round of each arm, where no mark and no name is near."""
+    taken = [place for whole, _ in arms for place in _places(axes, whole)]
+    for _, rounds in arms:
+        for number in sorted({min(rounds), max(rounds)}) if rounds else ():
+            for x, y, at in _places(axes, rounds[number]):
+                # In hundredths of an inch; a name is less than 32 wide and 13 high.
+                if any(-2 < x - left < 45 and abs(y - low) < 16 for left, low, _ in taken):
+                    continue
+                taken.append((x, y, at))
+                axes.annotate(
+                    f"r{number}",
+                    at,
+                    xytext=(-5, -3),
+                    textcoords="offset points",
+                    ha="right",
+                    fontsize=7.5,
+                    color=MUTED,
+                    zorder=5,
+                )
+
+
+def _places(axes: Axes, point: _Point) -> list[tuple[float, float, tuple[float, float]]]:
+    """Where a point lies on the paper and among the data, if it has both values."""
+    energy, height = point
+    if isinstance(energy, Missing) or isinstance(height, Missing):
+        return []
+    at = (energy.value_j, height.value)
+    x, y = axes.transData.transform(at)
+    return [(float(x), float(y), at)]

@@ -1,5 +1,6 @@
 """The page: self-contained, escaped, honest about gaps, and it opens."""
 
+import html
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from fedcore.energy import Boundary, EnergyReading
 from testbed.judge import judge
 from testbed.pictures import read_pictures
 from testbed.report.comparison import compare, unequal_conditions
+from testbed.report.grids import Grid
 from testbed.report.page import write_report
 from testbed.report.sentences import sentences
 from testbed.report.summary import summary_table, summary_text
@@ -59,8 +61,8 @@ def page(world) -> Path:
 
 
 def test_it_loads_nothing_from_anywhere(page: Path) -> None:
-    html = page.read_text()
-    for tag, attributes in Elements(html).tags:
+    source = page.read_text()
+    for tag, attributes in Elements(source).tags:
         assert tag not in {"script", "iframe", "object", "embed", "base"}
         for name in ("src", "srcset", "href", "xlink:href", "data", "poster", "action"):
             value = attributes.get(name) or ""
@@ -68,8 +70,8 @@ def test_it_loads_nothing_from_anywhere(page: Path) -> None:
             if value.startswith("figures/"):
                 assert tag == "a"
                 assert (page.parent / value).stat().st_size > 0
-    assert "@import" not in html
-    assert all(url.startswith("#") for url in re.findall(r"url\(['\"]?([^)'\"]*)", html))
+    assert "@import" not in source
+    assert all(url.startswith("#") for url in re.findall(r"url\(['\"]?([^)'\"]*)", source))
 
 
 def test_received_strings_are_text(page: Path) -> None:
@@ -95,6 +97,36 @@ def test_modelled_energy_and_victims_data_are_marked(page: Path) -> None:
     assert "MODELLED energy" in text
     for figure in ("plane-psnr", "energy-ann", "energy-snn"):
         assert "MODELLED" in (page.parent / "figures" / f"{figure}.svg").read_text()
+
+
+def test_what_bars_and_bands_stand_for_is_in_the_figures(page: Path) -> None:
+    for figure, note in (
+        ("plane-psnr", "bars: 95 % over victims (up, down); the energy model's interval"),
+        ("accuracy", "bands: 95 % (Wilson)"),
+        ("bytes", "bands: smallest to largest"),
+        ("attack-loss", "thick: their median"),
+    ):
+        assert note in html.unescape((page.parent / "figures" / f"{figure}.svg").read_text())
+
+
+def test_batches_of_many_examples_do_not_outgrow_the_figure(world, tmp_path: Path) -> None:
+    arm = load_results(world.run).arms[0]
+    pictures = [
+        replace(
+            picture,
+            chosen=None,
+            **{
+                name: getattr(picture, name).repeat(60, 0)
+                for name in ("truth", "mean_image", "noise")
+            },
+        )
+        for picture in read_pictures(world.run, arm.run_id)
+    ]
+    grid = Grid.of(arm, pictures, into=tmp_path)
+    assert sum(map(len, grid.rounds.values())) == 9 * 60
+    assert grid.drawing
+    svg = (tmp_path / f"grid-{arm.arm.name}.svg").read_text()
+    assert "the first 64 of 540 examples" in svg
 
 
 def test_every_victim_is_shown_with_an_alternative_text(page: Path) -> None:
@@ -231,6 +263,9 @@ def test_a_run_that_has_just_begun_has_a_page(make_world: Callable) -> None:
     text = Elements(write_report(world.run).read_text()).text
     assert "accuracy was not evaluated" in text
     assert "0 rounds closed" in text
+    missing = text[text.index("Missing values") :]
+    for why in ("no client has evaluated yet", "no client reported its phases", "no round is"):
+        assert why in missing
     assert "victims" in summary_text(world.run)
 
 
