@@ -1,7 +1,7 @@
-"""Start a command that dies with its parent: `python -m testbed.leash COMMAND ARG...`.
+"""Start a command that dies with its parent: `python -m testbed.leash PID PROGRAM ARG...`.
 
-The kernel sends SIGTERM to the command when the starting process ends, however it ends, so that
-`kill -9` of the cluster leaves no orphan behind. Linux only; elsewhere the command just runs.
+The kernel sends SIGTERM to the command when its parent, the process PID, ends, however it ends, so
+that `kill -9` of the cluster leaves no orphan behind. Linux only; elsewhere the command just runs.
 """
 
 from __future__ import annotations
