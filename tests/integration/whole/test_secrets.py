@@ -4,21 +4,30 @@ The attacker here is stronger than ours: it may parse, decrypt nothing, but try 
 as a seed.
 """
 
-import json
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fedcore.config import Experiment
+from fedcore.data.encodings import encode
 from fedcore.data.shards import read_shard
+from fedcore.defences.base import chain
 from fedcore.ground_truth import JudgeKey, VictimRecord, open_record
 from fedcore.layout import PrivateFolder, RunFolder
 from fedcore.seeds import ClientSecret, stream
+from fedcore.types import Observation, Ticket
 
 from .conftest import Started
 
 pytest.importorskip("torch")
+from attacker.observations import Seen
+from attacker.replay import replay
+from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
+from fedcore.nn.functional import gradient
+from fedcore.nn.models import build
+
 pytestmark = pytest.mark.torch
 
 
@@ -82,7 +91,7 @@ def test_no_file_holds_a_secret_or_a_private_key(run: RunFolder, private: Privat
             assert secret.hex().encode() not in content
 
 
-def test_public_values_do_not_lead_to_the_batch_or_the_draw(
+def test_public_values_do_not_lead_to_the_batch(
     run: RunFolder, private: PrivateFolder, records: list[VictimRecord]
 ) -> None:
     """With the shard in hand, the client's secret finds the batch; nothing public does."""
@@ -108,10 +117,77 @@ def test_public_values_do_not_lead_to_the_batch_or_the_draw(
     assert hits <= 2  # 64 blind guesses among some 500 examples
 
 
-def test_the_shown_plan_hides_defences_that_are_not_granted(run: RunFolder) -> None:
+def defended(run: RunFolder) -> tuple[str, dict[Ticket, Observation]]:
+    """The arm that draws spikes and noise, and its updates as the attacker sees them."""
     experiment = run.read_experiment()
-    assert experiment.arms[1].defences
-    shown = json.loads(
-        (run.attack(experiment.run_id(experiment.arms[1])) / "reconstructions.json").read_text()
-    )
-    assert "gaussian" not in json.dumps(shown)
+    arm = experiment.arms[1]
+    assert arm.encoding.name == "rate"
+    assert [defence.name for defence in arm.defences] == ["clip", "gaussian"]
+    run_id = experiment.run_id(arm)
+    seen = replay(run, experiment, wants=lambda ticket: ticket.run_id == run_id)
+    found = [event.observation for event in seen if isinstance(event, Seen)]
+    return run_id, {o.ticket: o for o in found if o is not None}
+
+
+def public_streams(experiment: Experiment, *labels: str | int) -> list[np.random.Generator]:
+    """The same labels under every public root, as a seed and as a secret."""
+    digest = bytes.fromhex(experiment.digest)
+    return [
+        stream(experiment.seed, *labels),
+        stream(int(experiment.digest, 16) % 2**63, *labels),
+        ClientSecret(digest).stream(*labels),
+        ClientSecret(bytes(32)).stream(*labels),
+    ]
+
+
+def test_public_values_do_not_lead_to_the_spikes(
+    run: RunFolder, private: PrivateFolder, records: list[VictimRecord]
+) -> None:
+    """Even with the image in hand, only the client's secret draws the same train."""
+    experiment = run.read_experiment()
+    spec, (run_id, _) = experiment.arms[1].encoding, defended(run)
+    victims = [record for record in records if record.ticket.run_id == run_id]
+    assert victims
+    for record in victims:
+        labels = ("encode", experiment.digest, record.ticket.round)
+        secret = ClientSecret.read(private.secret_file(record.ticket.client_id))
+        drawn = encode(spec, record.inputs, secret.stream(*labels))
+        assert np.array_equal(drawn, record.encoded_input)
+        for guess in public_streams(experiment, *labels):
+            assert not np.array_equal(encode(spec, record.inputs, guess), record.encoded_input)
+
+
+def test_public_values_do_not_lead_to_the_noise(
+    run: RunFolder, private: PrivateFolder, records: list[VictimRecord]
+) -> None:
+    """Even with the spikes in hand, only the client's secret takes the noise off again."""
+    experiment = run.read_experiment()
+    arm, (run_id, seen) = experiment.arms[1], defended(run)
+    model = build(arm.model)
+    victims = [record for record in records if record.ticket.run_id == run_id]
+    assert len(victims) == len(seen)
+    for record in victims:
+        sent = seen[record.ticket]
+        slopes = to_arrays(
+            gradient(
+                model,
+                to_tensors(sent.weights),
+                to_tensor(record.encoded_input),
+                to_tensor(record.labels),
+            )
+        )
+
+        def left(rng: np.random.Generator, slopes=slopes, sent=sent) -> float:
+            again = chain(arm.defences).update(slopes, rng)
+            return max(float(np.abs(sent.tensors[n] - t).max()) for n, t in again.items())
+
+        labels = ("defence", run_id, record.ticket.round)
+        secret = ClientSecret.read(private.secret_file(record.ticket.client_id))
+        assert left(secret.stream(*labels)) < 1e-5  # the noise has a deviation of 1e-3
+        assert all(left(guess) > 1e-3 for guess in public_streams(experiment, *labels))
+
+
+def test_the_shown_plan_hides_defences_that_are_not_granted(run: RunFolder) -> None:
+    _, seen = defended(run)
+    assert seen
+    assert not any(observation.plan.defences for observation in seen.values())
