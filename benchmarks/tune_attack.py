@@ -54,7 +54,7 @@ def main() -> None:
     scores: dict[str, dict[float, float]] = {}
     for arm in experiment.arms:
         seen = observations(experiment, arm, run, images[: args.images], labels[: args.images])
-        truth = np.tile(images[: args.images], (len(seen) // args.images, 1, 1, 1))
+        truth = np.concatenate([images[: args.images]] * len(arm.attack.victim_rounds))
         scores[arm.name] = {}
         for value in args.values:
             found = attack(arm, seen, options={**arm.attack.options, args.option: value})
@@ -110,6 +110,9 @@ def attack(arm: Arm, seen: list[Observation], *, options: dict[str, object]) -> 
         budget=Budget(restarts=arm.attack.restarts, iterations=arm.attack.iterations),
         progress=lambda *_: None,
     )
+    failed = [answer.failed for answer in answers if answer.failed]
+    if failed:  # a mean over the others would flatter the option
+        raise SystemExit(f"arm {arm.name}: {len(failed)} of {len(answers)} failed: {failed[0]}")
     return np.stack([answer.candidates[answer.chosen][0] for answer in answers])
 
 
