@@ -20,6 +20,8 @@ __all__ = [
 Surrogate = Literal["fast_sigmoid", "arctan", "triangle", "rectangle", "sigmoid"]
 Readout = Literal["membrane_mean", "per_step", "spike_count"]
 
+_MAX_STEPS = 100_000  # far above any encoding's need; more would only fill the memory
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -106,7 +108,10 @@ class EncodingSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require(self.n_steps >= 1, f"n_steps must be >= 1; got {self.n_steps}")
+        _require(
+            1 <= self.n_steps <= _MAX_STEPS,
+            f"n_steps must lie in [1, {_MAX_STEPS}]; got {self.n_steps}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

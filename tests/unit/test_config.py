@@ -107,6 +107,10 @@ def test_bases_in_a_circle_are_refused(tmp_path: Path) -> None:
         ),
         (f'name = "x"\nseed = {"9" * 5000}\n', "bad.toml: not TOML"),
         (f"name = {'[' * 5000}\n", "bad.toml: not TOML"),
+        (
+            'name = "x"\n[encoding]\nn_steps = 100000000000000\n',
+            "bad.toml: encoding: n_steps must lie in [1, 100000]; got 100000000000000",
+        ),
         ('name = "X"\n', "bad.toml: name 'X' must match"),
         ("name = \n", "bad.toml: not TOML"),
         (

@@ -30,6 +30,9 @@ pytestmark = pytest.mark.torch
         (ModelSpec(name="vgg-small", options={"channels": [-1]}), "channels must be sizes"),
         (ModelSpec(name="mlp", options={"hiden": [8]}), "'hiden'; did you mean 'hidden'"),
         (ModelSpec(name="lenet", options={"x": 1}), "model 'lenet': unknown key 'x'"),
+        (ModelSpec(n_classes=10**12), "layer 'readout' of model 'lenet' would have 48000000000000"),
+        (ModelSpec(name="mlp", options={"hidden": [2**62]}), "layer 'hidden1' of model 'mlp'"),
+        (ModelSpec(name="convnet", options={"channels": [2**62]}), "layer 'conv1' of model"),
     ],
 )
 def test_what_does_not_fit_is_refused_when_it_is_built(spec, message):

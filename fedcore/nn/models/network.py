@@ -21,6 +21,7 @@ from fedcore.plan import ModelSpec, NeuronSpec
 
 __all__ = ["Architecture", "Integrating", "LayerList", "Network", "Spiking"]
 
+_MAX_WEIGHTS = 1 << 31  # of one layer: 8 GiB, and more is a slip of the keyboard
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "sigmoid": nn.Sigmoid,
@@ -138,7 +139,8 @@ class LayerList:
             pool: average 2x2 blocks before the neurons; an odd last row or column is dropped.
 
         Raises:
-            ConfigError: the input is not an image, or becomes too small for the pooling.
+            ConfigError: the input is not an image, or becomes too small for the pooling; too many
+                weights.
         """
         if len(self._shape) != 3:
             raise ConfigError(
@@ -146,6 +148,7 @@ class LayerList:
                 f"{self._spec.input_shape}; model 'mlp' takes any shape"
             )
         depth, *size = self._shape
+        self._check_size(name, channels * depth * kernel**2)
         self._layers[name] = nn.Conv2d(
             depth, channels, kernel, stride=stride, padding=kernel // 2, device="meta"
         )
@@ -163,12 +166,20 @@ class LayerList:
         self._layers[f"{name}_neurons"] = self._neurons()
 
     def dense(self, name: str, *, n_outputs: int) -> None:
-        """Add a hidden, fully connected layer; an image is flattened first."""
+        """Add a hidden, fully connected layer; an image is flattened first.
+
+        Raises:
+            ConfigError: too many weights.
+        """
         self._linear(name, n_outputs)
         self._layers[f"{name}_neurons"] = self._neurons()
 
     def finish(self) -> Network:
-        """Add the readout and return the network."""
+        """Add the readout and return the network.
+
+        Raises:
+            ConfigError: too many weights.
+        """
         self._linear(READOUT, self._spec.n_classes)
         if self._spec.spiking and self._spec.readout == "membrane_mean":
             self._layers[f"{READOUT}_neurons"] = Integrating(decay=self._spec.neuron.decay)
@@ -177,10 +188,18 @@ class LayerList:
         return Network(self._spec, self._layers)
 
     def _linear(self, name: str, n_outputs: int) -> None:
+        self._check_size(name, n_outputs * prod(self._shape))
         if len(self._shape) > 1:
             self._layers[f"{name}_flatten"] = nn.Flatten()
         self._layers[name] = nn.Linear(prod(self._shape), n_outputs, device="meta")
         self._shape = (n_outputs,)
+
+    def _check_size(self, name: str, n_weights: int) -> None:
+        if n_weights > _MAX_WEIGHTS:
+            raise ConfigError(
+                f"layer {name!r} of model {self._spec.name!r} would have {n_weights} weights; "
+                f"at most {_MAX_WEIGHTS} are allowed"
+            )
 
     def _neurons(self) -> nn.Module:
         if self._spec.spiking:
