@@ -46,12 +46,13 @@ def number_text(value: float | Missing, *, digits: int) -> str:
 
 
 def estimate_text(estimate: Estimate | Missing, *, digits: int, unit: str = "") -> str:
-    """`18.32 ± 1.20 dB`; a single value has no interval and says so."""
+    """`18.32 ± 1.20 dB`; a single value and equal ones have no interval and say so."""
     if isinstance(estimate, Missing):
         return DASH
     unit = f" {unit}" if unit else ""
     if isinstance(estimate.half_width, Missing):
-        return f"{estimate.value:.{digits}f}{unit} (no interval: n = {estimate.n})"
+        spread = "no spread, " if estimate.n > 1 else ""
+        return f"{estimate.value:.{digits}f}{unit} (no interval: {spread}n = {estimate.n})"
     return f"{estimate.value:.{digits}f} ± {estimate.half_width:.{digits}f}{unit}"
 
 
