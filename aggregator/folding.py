@@ -14,6 +14,7 @@ from aggregator.journal import BlobFolder
 from aggregator.records import AcceptedUpdate, ClosedRound
 from aggregator.strategies.base import RoundUpdates, StoredUpdate, strategy_of
 from fedcore.config import Arm
+from fedcore.defences.base import chain
 from fedcore.errors import ConfigError, RunError
 from fedcore.layout import RunFolder
 from fedcore.tensors import Schema, pack_weights, schema_of, unpack_weights
@@ -106,6 +107,7 @@ class Folder:
             ],
             schema=head.schema,
             scratch=self._journal.root,
+            defence=chain(now.plan.defences),
         )
         direction = strategy.fold(updates)
         weights, state = strategy.finish(

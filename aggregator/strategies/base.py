@@ -25,6 +25,7 @@ from typing import BinaryIO
 import numpy as np
 
 from aggregator.journal import storing
+from fedcore.defences.base import Defence
 from fedcore.errors import ConfigError
 from fedcore.plan import Choice
 from fedcore.registry import Registry
@@ -34,6 +35,7 @@ from fedcore.types import TensorMap, Update
 
 __all__ = ["STRATEGIES", "RoundUpdates", "StoredUpdate", "Strategy", "in_blocks", "strategy_of"]
 
+_NO_DEFENCE = Defence()
 _BLOCK_VALUES = 1 << 20  # float64 values of all clients in one block: 8 MiB
 
 
@@ -53,10 +55,19 @@ class RoundUpdates:
         stored: in any order.
         schema: of the weights.
         scratch: folder for a temporary file where updates are compared block by block.
+        defence: whose `aggregate` sees them first.
     """
 
-    def __init__(self, stored: Iterable[StoredUpdate], *, schema: Schema, scratch: Path) -> None:
+    def __init__(
+        self,
+        stored: Iterable[StoredUpdate],
+        *,
+        schema: Schema,
+        scratch: Path,
+        defence: Defence = _NO_DEFENCE,
+    ) -> None:
         self._stored = sorted(stored, key=lambda update: update.client_id)
+        self._defence = defence
         self.schema = dict(sorted(schema.items()))
         self.scratch = scratch
 
@@ -73,6 +84,9 @@ class RoundUpdates:
 
         Only one is in memory at a time; float32.
         """
+        return self._defence.aggregate(self._accepted())
+
+    def _accepted(self) -> Iterator[TensorMap]:
         for stored in self._stored:
             update = stored.load()
             if update.kind == "delta":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fedcore.defences.noise import NoiseSource
@@ -51,8 +51,14 @@ class Defence:
         del rng
         return tensors
 
-    def aggregate(self, updates: Sequence[TensorMap]) -> Sequence[TensorMap]:
-        """The accepted updates on the aggregator, in client-id order, before they are folded."""
+    def aggregate(self, updates: Iterator[TensorMap]) -> Iterator[TensorMap]:
+        """The accepted updates on the aggregator, in client-id order, before they are folded.
+
+        Args:
+            updates: one after the other, as changes of the weights, so that a round of many
+                clients never has to fit into memory. As many come out, in the same order. They
+                may be asked for more than once in a round.
+        """
         return updates
 
 
@@ -85,7 +91,7 @@ class Chain(Defence):
             tensors = step.update(tensors, rng)
         return tensors
 
-    def aggregate(self, updates: Sequence[TensorMap]) -> Sequence[TensorMap]:
+    def aggregate(self, updates: Iterator[TensorMap]) -> Iterator[TensorMap]:
         """Through every step."""
         for step in self.steps:
             updates = step.aggregate(updates)

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from aggregator.strategies import base, means
 from aggregator.strategies.base import STRATEGIES, RoundUpdates, StoredUpdate, strategy_of
+from fedcore.defences.base import Defence
 from fedcore.errors import ConfigError
 from fedcore.plan import Choice
 from fedcore.tensors import pack_weights, schema_of, unpack_weights
@@ -57,6 +58,26 @@ def same(left, right):
     return left.keys() == right.keys() and all(
         left[k].tobytes() == right[k].tobytes() for k in left
     )
+
+
+class Halving(Defence):
+    """Halves every update on the aggregator."""
+
+    def aggregate(self, updates):
+        return ({name: t / 2 for name, t in update.items()} for update in updates)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_defence_on_the_aggregator_sees_the_updates_first(name, tmp_path):
+    tensors = [{n: np.full_like(t, i + 1) for n, t in WEIGHTS.items()} for i in range(5)]
+    halves = [{n: t / 2 for n, t in update.items()} for update in tensors]
+    ones, schema = [1] * 5, schema_of(WEIGHTS)
+    defended = RoundUpdates(
+        stored(tensors, ones), schema=schema, scratch=tmp_path, defence=Halving()
+    )
+    plain = RoundUpdates(stored(halves, ones), schema=schema, scratch=tmp_path)
+    strategy = strategy_of(Choice(name=name))
+    assert same(strategy.fold(defended), strategy.fold(plain))
 
 
 @pytest.mark.parametrize("name", NAMES)
