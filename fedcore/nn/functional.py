@@ -13,8 +13,18 @@ from torch import Tensor
 
 from fedcore.nn.losses import loss_of
 from fedcore.nn.models.network import Network
+from fedcore.plan import ModelSpec
 
-__all__ = ["Params", "gradient", "logits", "loss", "predict", "trace"]
+__all__ = [
+    "Params",
+    "features",
+    "gradient",
+    "logits",
+    "loss",
+    "predict",
+    "step_weights",
+    "trace",
+]
 
 Params = Mapping[str, Tensor]
 """Weights by parameter name."""
@@ -29,9 +39,37 @@ def logits(model: Network, params: Params, inputs: Tensor) -> Tensor:
 def trace(model: Network, params: Params, inputs: Tensor) -> Tensor:
     """The output over time, [time, batch, class], from which `logits` are read."""
     output: Tensor = torch.func.functional_call(
-        model, dict(params), (inputs,), {"trace": True}, strict=True
+        model, dict(params), (inputs,), {"give": "trace"}, strict=True
     )
     return output
+
+
+def features(model: Network, params: Params, inputs: Tensor) -> Tensor:
+    """What the readout's synapses receive at every step, [time, batch, feature]."""
+    received: Tensor = torch.func.functional_call(
+        model, dict(params), (inputs,), {"give": "features"}, strict=True
+    )
+    return received
+
+
+def step_weights(spec: ModelSpec, *, n_steps: int) -> Tensor | None:
+    """How much each step's features count in the logits, float64 [time].
+
+    With features x[t], weights W and bias b of the readout, logits = sum over t of
+    c[t] (W x[t] + b). A leaky integrator's mean over time has
+    c[t] = (1 + decay + ... + decay^(n_steps-1-t)) / n_steps, a conventional network 1 / n_steps.
+
+    Returns:
+        c, or None where the logits are no such sum ("per_step" has logits of every step,
+        "spike_count" a threshold behind the readout).
+    """
+    steps = torch.arange(n_steps, dtype=torch.float64)
+    if spec.readout == "per_step" or (spec.spiking and spec.readout == "spike_count"):
+        return None
+    if not spec.spiking:
+        return torch.full_like(steps, 1 / n_steps)
+    powers = torch.pow(torch.tensor(spec.neuron.decay, dtype=torch.float64), steps)
+    return powers.cumsum(0).flip(0) / n_steps
 
 
 def predict(model: Network, params: Params, inputs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import torch
 
 from fedcore.nn.arrays import to_tensor, to_tensors
-from fedcore.nn.functional import gradient, logits, loss, predict, trace
+from fedcore.nn.functional import features, gradient, logits, loss, predict, step_weights, trace
 from fedcore.nn.models import MODELS, READOUT, build, initial_weights
 from fedcore.plan import ModelSpec, NeuronSpec
 
@@ -63,6 +63,22 @@ def test_twins_start_from_the_same_draw_and_gain_scales_hidden_weights_only(name
     for n, w in plain.items():
         is_hidden_weight = n.endswith(".weight") and not n.startswith(READOUT)
         np.testing.assert_allclose(tripled[n], w * (3 if is_hidden_weight else 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("spiking", [False, True])
+@pytest.mark.parametrize("readout", READOUTS)
+def test_logits_are_weighted_steps_of_the_features(name, spiking, readout):
+    spec = spec_of(name, spiking=spiking, readout=readout)
+    model, params = build(spec), to_tensors(initial_weights(spec, 1))
+    inputs = random_inputs(3, 2)
+    received = features(model, params, inputs)
+    weights = step_weights(spec, n_steps=3)
+    assert received.shape == (3, 2, params["readout.weight"].shape[1])
+    assert (weights is None) == (readout == "per_step" or (spiking and readout == "spike_count"))
+    if weights is not None:
+        currents = received @ params["readout.weight"].T + params["readout.bias"]
+        found = torch.tensordot(weights.float(), currents, dims=1)
+        torch.testing.assert_close(found, logits(model, params, inputs))
 
 
 @pytest.mark.parametrize("spiking", [False, True])

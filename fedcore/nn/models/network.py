@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from math import prod
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -19,7 +20,10 @@ from fedcore.nn.neurons import NEURONS
 from fedcore.nn.neurons.lif import leaky_sum
 from fedcore.plan import ModelSpec, NeuronSpec
 
-__all__ = ["Architecture", "Integrating", "LayerList", "Network", "Spiking"]
+__all__ = ["Architecture", "Integrating", "LayerList", "Network", "Spiking", "Stage"]
+
+Stage = Literal["features", "trace", "logits"]
+"""What a forward run returns, from the first to the last."""
 
 _MAX_WEIGHTS = 1 << 31  # of one layer: 8 GiB, and more is a slip of the keyboard
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -82,15 +86,16 @@ class Network(nn.Module):
         for name, layer in layers.items():
             self.add_module(name, layer)
 
-    def forward(self, inputs: Tensor, *, trace: bool = False) -> Tensor:
+    def forward(self, inputs: Tensor, *, give: Stage = "logits") -> Tensor:
         """Logits, [batch, class], or [time, batch, class] for readout "per_step".
 
         Args:
             inputs: [time, batch, feature...].
-            trace: return what the logits are read from instead: the output at every step,
+            give: "trace" returns what the logits are read from instead: the output at every step,
                 [time, batch, class]. For the spiking twin it is the membrane ("membrane_mean"),
                 the current ("per_step") or the spikes ("spike_count") of the last layer, for the
-                conventional twin each step's logits.
+                conventional twin each step's logits. "features" returns what the readout's
+                synapses receive, [time, batch, feature].
 
         Raises:
             ConfigError: the inputs are not [time, batch, *spec.input_shape].
@@ -102,12 +107,14 @@ class Network(nn.Module):
                 f"got {list(inputs.shape)}"
             )
         x = inputs
-        for layer in self.children():
+        for name, layer in self.named_children():
+            if give == "features" and name == READOUT:
+                return x
             if isinstance(layer, (Spiking, Integrating)):
                 x = layer(x)
             else:  # has no memory: time is just more batch
                 x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        if trace or self.spec.readout == "per_step":
+        if give == "trace" or self.spec.readout == "per_step":
             return x
         if self.spec.readout == "spike_count" and self.spec.spiking:
             return x.sum(0)
