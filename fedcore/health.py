@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from fedcore.errors import StorageError
+
 __all__ = ["Pulse", "main"]
 
 _STALE_AFTER_S = 60.0
@@ -26,13 +28,27 @@ class Pulse:
         self._file = file
 
     def beat(self) -> None:
-        """The work moved on."""
-        if self._file is not None:
+        """The work moved on.
+
+        Raises:
+            StorageError: the file cannot be touched.
+        """
+        if self._file is None:
+            return
+        try:
             self._file.touch()
+        except OSError as error:
+            raise StorageError(
+                f"{self._file}: the pulse cannot be written ({error.strerror}); "
+                "give --pulse a file in a folder that can be"
+            ) from error
 
 
 def main() -> int:
-    """Return 0 if the file was touched within the last minute, else 1 with one line."""
+    """Return 0 if the file was touched within the last minute, else 1 (2: no file) and one line."""
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m fedcore.health FILE\n")
+        return 2
     file = Path(sys.argv[1])
     age_s = time.time() - file.stat().st_mtime if file.exists() else None
     if age_s is not None and age_s < _STALE_AFTER_S:

@@ -49,6 +49,7 @@ def start_logging(*, file: Path | None, verbose: bool) -> None:
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True
     )
+    logging.getLogger("torch").setLevel(logging.WARNING)  # its INFO is about its own caches
 
 
 def _shown(value: object) -> str:

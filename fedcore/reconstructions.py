@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcore.errors import RunError, StorageError
+from fedcore.errors import ConfigError, RunError, StorageError
 from fedcore.strict import canonical_json
 from fedcore.types import Reconstruction, Ticket
 
@@ -73,10 +73,13 @@ def read_reconstructions(folder: Path) -> tuple[Reconstruction, ...]:
         blob = (folder / "reconstructions.npz").read_bytes()
     except OSError as error:
         raise _unreadable(folder, error) from error
-    if hashlib.sha256(blob).hexdigest() != table["arrays"]:
-        raise RunError(f"{folder}: reconstructions.npz is not the one that its JSON names")
-    with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
-        return tuple(_answer(victim, arrays) for victim in table["victims"])
+    try:
+        if hashlib.sha256(blob).hexdigest() != table["arrays"]:
+            raise RunError(f"{folder}: reconstructions.npz is not the one that its JSON names")
+        with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+            return tuple(_answer(victim, arrays) for victim in table["victims"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise _unreadable(folder, error) from error
 
 
 def request_behind(folder: Path) -> str | None:
@@ -93,9 +96,10 @@ def _read_table(folder: Path) -> dict[str, Any]:
         table: dict[str, Any] = json.loads((folder / "reconstructions.json").read_bytes())
     except (OSError, ValueError) as error:
         raise _unreadable(folder, error) from error
-    if table.get("format") != _FORMAT:
+    written_as = table.get("format") if isinstance(table, dict) else None
+    if written_as != _FORMAT:
         raise RunError(
-            f"{folder}: reconstructions of format {table.get('format')}, this version of leakwatt "
+            f"{folder}: reconstructions of format {written_as}, this version of leakwatt "
             f"reads {_FORMAT}; use the version that wrote them"
         )
     return table

@@ -75,6 +75,11 @@ class Registry(Generic[T]):
             raise PluginError(
                 f"{self.kind} {name!r} needs the package {error.name!r}, which is not installed"
             ) from error
+        except AttributeError as error:
+            raise PluginError(
+                f"{self.kind} {name!r}: {module} has no {attribute!r}; "
+                "mend the entry point of the package that registers it"
+            ) from error
 
     def _read_entry_points(self) -> None:
         if self._entry_points_read:

@@ -161,7 +161,7 @@ def prepare(
     """
     examples = dataset_of(data.dataset).load(Path(data.root) if data.root else None, split="all")
     division = divide(examples, data, n_clients=len(client_ids), seed=seed)
-    auxiliary = examples.take(division.auxiliary)
+    auxiliary = examples.take(_unlike_clients(examples.inputs, division))
     _write(auxiliary_file, _npz(inputs=auxiliary.inputs, labels=auxiliary.labels))
     cards = []
     for client_id, train, held_out in zip(
@@ -226,6 +226,22 @@ def read_auxiliary(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ConfigError(f"{path}: no auxiliary examples ({error.strerror})") from error
     arrays = _arrays(blob, path, "inputs labels")
     return arrays["inputs"], arrays["labels"]
+
+
+def _unlike_clients(inputs: np.ndarray, division: Division) -> np.ndarray:
+    """The auxiliary places whose content no client holds: some data sets repeat examples.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    held = {inputs[place].tobytes() for place in np.concatenate(division.train)}
+    kept = [place for place in division.auxiliary if inputs[place].tobytes() not in held]
+    if not kept:
+        raise ConfigError(
+            "every auxiliary example stands in a client's share, too; there is no baseline without "
+            "disjoint data, so take a larger auxiliary_fraction or remove the doubles"
+        )
+    return np.array(kept)
 
 
 def _draw_groups(groups: np.ndarray, *, fraction: float, rng: np.random.Generator) -> np.ndarray:

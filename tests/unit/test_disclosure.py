@@ -104,3 +104,11 @@ def test_answers_count_only_when_they_are_complete(tmp_path: Path) -> None:
     table.write_bytes(json.dumps({**json.loads(first), "format": 99}).encode())
     with pytest.raises(RunError, match="format 99"):
         read_reconstructions(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["[]", "{}", '{"format": 1}', '{"format": 1, "arrays": 3}'])
+def test_damaged_answers_are_told_in_one_line(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "reconstructions.npz").write_bytes(b"")
+    (tmp_path / "reconstructions.json").write_text(damage)
+    with pytest.raises(RunError, match="reconstructions"):
+        read_reconstructions(tmp_path)

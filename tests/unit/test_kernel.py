@@ -15,8 +15,10 @@ from fedcore.errors import (
     MeterError,
     PluginError,
     RunError,
+    StorageError,
 )
 from fedcore.ground_truth import JudgeKey, VictimRecord, open_record, read_public_key, seal_record
+from fedcore.health import Pulse
 from fedcore.identity import Identity, Role
 from fedcore.registry import Registry
 from fedcore.seeds import ClientSecret, stream
@@ -66,6 +68,17 @@ def test_a_wrong_plugin_name_gets_help_and_listing_imports_nothing() -> None:
         registry.get("f32")
     with pytest.raises(ValueError, match="already exists"):
         registry.add("f16", "json:loads")
+
+
+def test_a_plugin_that_is_not_where_it_says_gets_help() -> None:
+    registry: Registry[object] = Registry("codec", {"mine": "fedcore.types:Nothing"})
+    with pytest.raises(PluginError, match=r"codec 'mine': fedcore\.types has no 'Nothing'"):
+        registry.get("mine")
+
+
+def test_a_pulse_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="pulse cannot be written"):
+        Pulse(tmp_path / "nowhere" / "pulse").beat()
 
 
 def test_a_role_is_not_another() -> None:

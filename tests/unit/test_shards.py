@@ -215,3 +215,29 @@ print(sorted(heavy & sys.modules.keys()))
         cwd=Path(__file__).resolve().parents[2],
     )
     assert json.loads(done.stdout) == []
+
+
+def test_a_double_of_a_clients_example_is_no_auxiliary_one(tmp_path: Path) -> None:
+    """Places are disjoint, contents need not be: the judge would refuse the whole run."""
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("torchvision")
+    for number in range(60):
+        pixels = stream(0, "pixels", number // 2).integers(0, 255, (4, 4), dtype=np.uint8)
+        path = tmp_path / "pictures" / f"class-{number % 2}" / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray(pixels).save(path)
+    options = {"grey": True}
+    data = DataConfig(
+        dataset=Choice(name="image-folder", options=options), root=str(tmp_path / "pictures")
+    )
+    prepare(
+        data,
+        client_ids=CLIENTS,
+        seed=1,
+        client_folder=lambda client: tmp_path / client,
+        auxiliary_file=tmp_path / "auxiliary.npz",
+    )
+    held = {x.tobytes() for client in CLIENTS for x in read_shard(tmp_path / client).inputs}
+    auxiliary, _ = read_auxiliary(tmp_path / "auxiliary.npz")
+    assert 0 < len(auxiliary) < 12
+    assert not held & {x.tobytes() for x in auxiliary}
