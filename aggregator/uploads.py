@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aggregator.journal import BlobFolder
-from fedcore.errors import StorageError
 from fedcore.wire.blobs import BlobReceiver, Chunk
 from fedcore.wire.messages import UploadHeader
 
@@ -37,7 +35,7 @@ class IncomingUpload:
         self._header = header
         self._receiver = BlobReceiver(n_bytes=header.n_bytes, sha256=header.sha256)
         self._file = journal.incoming()
-        self._writing: asyncio.Future[None] | None = None
+        self._working: asyncio.Future[Any] | None = None  # the one thread that touches the file
 
     def add(self, chunk: Chunk) -> None:
         """Take the next chunk.
@@ -49,11 +47,10 @@ class IncomingUpload:
         self._receiver.add(chunk)
         if self._receiver.n_unsettled < _WRITE_BYTES:
             return
-        if self._writing is None or self._writing.done():
-            if self._writing is not None:
-                self._writing.result()
-            loop = asyncio.get_running_loop()
-            self._writing = loop.run_in_executor(None, self._write_arrived)
+        if self._working is None or self._working.done():
+            if self._working is not None:
+                self._working.result()
+            self._start(self._write_arrived)
 
     async def finish(self) -> bytes | memoryview:
         """The whole blob, written and checked against size and hash.
@@ -62,24 +59,37 @@ class IncomingUpload:
             UpdateError: TRUNCATED or WRONG_HASH.
             StorageError: the disk did not take it.
         """
-        if self._writing is not None:
-            await self._writing
-        return await off_the_loop(self._write_last, n_bytes=self._header.n_bytes)
+        if self._working is not None:
+            await asyncio.shield(self._working)
+        return await self._with_the_file(self._write_last)
 
     async def settle(self) -> None:
         """Force the bytes to the disk where the journal wants that."""
-        await off_the_loop(self._file.settle, n_bytes=self._header.n_bytes)
+        await self._with_the_file(self._file.settle)
 
     def keep(self) -> None:
         """Put the settled blob into the journal."""
         self._file.keep(self._header.sha256)
 
     async def close(self) -> None:
-        """Drop what was not kept."""
-        if self._writing is not None:
-            with contextlib.suppress(StorageError):  # told to whoever called add or finish
-                await self._writing
-        self._file.close()
+        """Drop what was not kept, also when the sender went away in between."""
+        try:
+            if self._working is not None:
+                await asyncio.wait([self._working])
+                self._working.exception()  # told to whoever called add or finish
+        finally:
+            self._file.close()
+
+    async def _with_the_file(self, work: Callable[[], T]) -> T:
+        """Like `off_the_loop`, but `close` waits for the thread, even if nobody else does."""
+        if self._header.n_bytes <= _SMALL_BYTES:
+            return work()
+        return await asyncio.shield(self._start(work))
+
+    def _start(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        working = asyncio.get_running_loop().run_in_executor(None, work)
+        self._working = working
+        return working
 
     def _write_arrived(self) -> None:
         self._file.write(self._receiver.settle())
