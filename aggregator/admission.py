@@ -157,14 +157,18 @@ class Admission:
         if ticket.run_id not in self._run_ids:
             raise UpdateError(Refusal.STALE_ROUND, f"this experiment has no run {ticket.run_id!r}")
         if now is None or (ticket.run_id, ticket.round) != (now.plan.run_id, now.plan.round):
-            closed = self._store.rounds(ticket.run_id)
-            if closed and closed[-1].round == ticket.round:
+            if self._is_just_over(ticket):
                 raise UpdateError(Refusal.LATE, f"{ticket}: the round closed just before")
             where = f"round {now.plan.round} of {now.plan.run_id}" if now else "no round"
             raise UpdateError(Refusal.STALE_ROUND, f"{ticket}: {where} is open")
         if not now.plan.train:
             raise UpdateError(Refusal.WRONG_PLAN, f"{ticket}: this plan asks for no update")
         return now
+
+    def _is_just_over(self, ticket: Ticket) -> bool:
+        """Whether a round was opened, and at most the one after it: it closed a moment ago."""
+        was_opened = self._store.plan(ticket.run_id, round=ticket.round) is not None
+        return was_opened and self._store.plan(ticket.run_id, round=ticket.round + 2) is None
 
     def _check_attempt(self, header: UploadHeader) -> None:
         last = self._store.last_attempt(header.ticket)
