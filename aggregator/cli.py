@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -93,6 +94,14 @@ def _announce(path: Path, address: str) -> None:
         partial.replace(path)
 
 
+def _positive(text: str) -> float:
+    """An argparse type: a time in s."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds > 0")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="leakwatt-aggregator", description="Serve the rounds of one run folder."
@@ -109,11 +118,11 @@ def _parser() -> argparse.ArgumentParser:
         help="what accepted updates survive: killed processes, or a power loss too (%(default)s)",
     )
     parser.add_argument(
-        "--heartbeat-s", type=float, default=5.0, help="asked of the clients (%(default)s)"
+        "--heartbeat-s", type=_positive, default=5.0, help="asked of the clients (%(default)s)"
     )
     parser.add_argument(
         "--grace-s",
-        type=float,
+        type=_positive,
         default=10.0,
         help="wait so long at the end for clients and watchers that do not move (%(default)s)",
     )

@@ -96,9 +96,10 @@ class Aggregator:
         self._options = options
         self._pulse = pulse
         self.experiment = run.read_experiment()
+        # First, because it turns a second aggregator away, and blob folders clear up.
+        self.store = Store(run.store_file, survives_power_loss=options.survives_power_loss)
         artefacts = BlobFolder(run.artefacts, survives_power_loss=options.survives_power_loss)
         self._journal = BlobFolder(run.journal, survives_power_loss=options.survives_power_loss)
-        self.store = Store(run.store_file, survives_power_loss=options.survives_power_loss)
         self._admission = Admission(self.experiment, self.store)
         self._folder = Folder(run, artefacts=artefacts, journal=self._journal)
         self._artefacts = artefacts
@@ -124,6 +125,7 @@ class Aggregator:
             StorageError: the disk is full.
         """
         ticking = asyncio.create_task(self._tick_for_ever())
+        ticking.add_done_callback(self._time_stood_still)
         try:
             for arm in self.experiment.arms:
                 if not self.store.is_finished(self.experiment.run_id(arm)):
@@ -210,18 +212,18 @@ class Aggregator:
                 partial(self._admission.check_blob, blob, now), n_bytes=len(blob)
             )
             await upload.settle()
-            # From here to the commit nothing else runs, and the round is still the same one.
+            # From here to the answer nothing else runs, and the round is still the same one.
             if self._admission.check_header(header, self._open) is None:
                 return True
             upload.keep()
             self.store.accept(header, n_examples=update.n_examples, kind=update.kind)
+            self._bell.ring()
+            self._feed(Answered(round=header.ticket.round, client_id=header.ticket.client_id))
         except StorageError as error:
             self._fail(error)
             raise
         finally:
             await upload.close()
-        self._bell.ring()
-        self._feed(Answered(round=header.ticket.round, client_id=header.ticket.client_id))
         return False
 
     def report(self, peer: Identity, report: PhaseReport) -> bool:
@@ -352,14 +354,23 @@ class Aggregator:
 
     async def _tick_for_ever(self) -> None:
         """Let time pass: deadlines, and clients that fell silent."""
+        lost_after_s = _LOST_AFTER_HEARTBEATS * self._options.heartbeat_s
+        ticked_s = time.monotonic()
         while True:
             await asyncio.sleep(_TICK_S)
-            silent_s = _LOST_AFTER_HEARTBEATS * self._options.heartbeat_s
+            now_s = time.monotonic()
+            deaf_s, ticked_s = max(0.0, now_s - ticked_s - 2 * _TICK_S), now_s
             for session in list(self._sessions.values()):
-                if time.monotonic() - session.heard_s > silent_s:
+                session.heard_s += deaf_s  # a process that was stopped heard nobody
+                if now_s - session.heard_s > lost_after_s:
                     self.leave(session)
             self._feed(Tick())
             self._pulse.beat()
+
+    def _time_stood_still(self, ticking: asyncio.Task[None]) -> None:
+        """Without ticks no deadline would ever pass: better to stop with a word."""
+        if not ticking.cancelled() and (error := ticking.exception()) is not None:
+            self._fail(RunError(f"the aggregator's clock stopped: {error}"))
 
     def _note(self, kind: str, **fields: object) -> None:
         """Log an event and keep it for the report."""

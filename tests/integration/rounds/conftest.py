@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -225,14 +226,15 @@ class World:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     clients: list[TinyClient] = field(default_factory=list)
 
-    def start(self, *arguments: str, **options: object) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, code: str = "", **options: object) -> subprocess.Popen[str]:
+        """Start the aggregator, or code that ends up in its `main`; wait until it listens."""
         address = self.run.root / "aggregator.address"
         address.unlink(missing_ok=True)
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "aggregator.cli"),
+                *(sys.executable, *(("-c", code) if code else ("-m", "aggregator.cli"))),
                 *("--run", str(self.run.root), "--certs", str(self.certs)),
-                *("--listen", "127.0.0.1:0", "--heartbeat-s", "0.3", "--grace-s", "0.3"),
+                *("--listen", "127.0.0.1:0", "--heartbeat-s", "2", "--grace-s", "1"),
                 *arguments,
             ],
             cwd=ROOT,
@@ -306,14 +308,14 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def make_world(tmp_path: Path, certs: Path) -> Iterator[Callable[..., World]]:
+@contextmanager
+def worlds_in(root: Path, *, certs: Path) -> Iterator[Callable[..., World]]:
     """Build prepared run folders; whatever was started on them is stopped at the end."""
     worlds: list[World] = []
 
     def make(*, folder: Path | None = None, **table: object) -> World:
         experiment = parse_experiment({"name": "tiny", "n_clients": 3, **table}, where="test")
-        run = RunFolder(folder or tmp_path / f"run-{len(worlds)}")
+        run = RunFolder(folder or root / f"run-{len(worlds)}")
         run.write_experiment(experiment)
         blob = pack_weights(WEIGHTS)
         digest = hashlib.sha256(blob).hexdigest()
@@ -323,10 +325,25 @@ def make_world(tmp_path: Path, certs: Path) -> Iterator[Callable[..., World]]:
         worlds.append(World(run=run, certs=certs, experiment=experiment))
         return worlds[-1]
 
-    yield make
-    for world in worlds:
-        with suppress(ProcessLookupError):
-            world.close()
+    try:
+        yield make
+    finally:
+        for world in worlds:
+            with suppress(ProcessLookupError):
+                world.close()
+
+
+@pytest.fixture(scope="session")
+def world_maker(certs: Path) -> Callable[[Path], object]:
+    """For fixtures that outlive a test."""
+    return partial(worlds_in, certs=certs)
+
+
+@pytest.fixture
+def make_world(tmp_path: Path, certs: Path) -> Iterator[Callable[..., World]]:
+    """Worlds of one test."""
+    with worlds_in(tmp_path, certs=certs) as make:
+        yield make
 
 
 @pytest.fixture

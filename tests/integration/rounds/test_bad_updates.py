@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 from collections.abc import Callable, Mapping
 
 import grpc
@@ -89,7 +90,7 @@ def as_another(peer: object, asked: object) -> object:
     return peer.upload(asked, good(asked), ticket=ticket)
 
 
-def stale(peer: object, asked: object) -> object:
+def ahead(peer: object, asked: object) -> object:
     ticket = Ticket(run_id=asked.plan.run_id, round=asked.plan.round + 1, client_id="client-0")
     return peer.upload(asked, good(asked), ticket=ticket)
 
@@ -165,7 +166,7 @@ BAD = {
         "wrong-plan",
         "FAILED_PRECONDITION",
     ),
-    "a round that is not open": (stale, "stale-round", "FAILED_PRECONDITION"),
+    "a round that is not open": (ahead, "stale-round", "FAILED_PRECONDITION"),
     "negative weight": (upload(lambda a: good(a, n_examples=-1)), "bad-weight", "INVALID_ARGUMENT"),
     "huge weight": (upload(lambda a: good(a, n_examples=10**9)), "bad-weight", "INVALID_ARGUMENT"),
     "NaN weight": (
@@ -267,30 +268,35 @@ def test_bad_updates_are_named_refused_and_do_no_harm(make_world, tools):
         assert {file.name for file in world.run.journal.iterdir()} == kept
 
 
-def test_an_update_after_its_round_is_late(make_world, tools, until):
-    """Without waiting for all: what comes after the deadline's close is told so."""
-    schedule = {"rounds": 3, "quorum": 1, "wait_for_all": False, "deadline_s": 0.5}
+def test_an_update_after_its_round_is_late_and_later_it_is_stale(make_world, tools):
+    """Client 1 leaves round 0 open, which then closes by quorum; it uploads in rounds 1 and 2."""
+    schedule = {"rounds": 3, "quorum": 1, "wait_for_all": False}
     world = make_world(n_clients=2, schedule=schedule)
-    codes: list[str] = []
+    kept: list[object] = []
+    got: list[tuple[str, str]] = []
+    left = threading.Event()
 
-    def too_late(client, peer, asked):
-        if asked.plan.round == 0:
-            until(
-                lambda: any(
-                    m.HasField("round_start") and b'"round":1' in m.round_start.plan
-                    for m in world.clients[0].seen
-                )
-            )
-            codes.append(attempt(lambda: peer.upload(asked, good(asked, client="client-1")))[0])
-        client.answer_honestly(peer, asked)
+    def leaves(client, peer, asked):
+        kept.append(asked)
+        client.gone.set()
+        left.set()
+        raise FileNotFoundError  # leaves the stream at once
 
-    def holds_round_1(client, peer, asked):
-        if asked.plan.round == 1:
-            until(lambda: codes)
+    def waits_and_looks_on(client, peer, asked):
+        assert left.wait(30)
+        if asked.plan.round in (1, 2):
+            with tools["Peer"](world, "client-1") as late:
+                got.append(attempt(lambda: late.upload(kept[0], good(kept[0], client="client-1"))))
         client.answer_honestly(peer, asked)
 
     process = world.start()
-    world.client("client-0", holds_round_1)
-    world.client("client-1", too_late)
-    process.communicate(timeout=60)
-    assert codes == ["DEADLINE_EXCEEDED"]
+    world.client("client-0", waits_and_looks_on)
+    world.client("client-1", leaves)
+    world.finish(process)
+    assert [code for code, _ in got] == ["DEADLINE_EXCEEDED", "FAILED_PRECONDITION"]
+    with world.store() as store:
+        audit = store.audit()
+        assert [row.reason for row in audit] == ["late", "stale-round"]
+        assert [row.message for row in audit] == [details for _, details in got]
+        run_id = world.experiment.run_id(world.experiment.arms[0])
+        assert [row.n_accepted for row in store.rounds(run_id)] == [1, 1, 1, 0]

@@ -19,16 +19,18 @@ ARMS = {
 }
 
 
-def undisturbed(make_world):
-    world = make_world(**ARMS)
-    process = world.start()
-    world.start_clients()
-    world.finish(process)
-    return world.final_weights()
+@pytest.fixture(scope="module")
+def calm(world_maker, tmp_path_factory):
+    """The final weights of an undisturbed run."""
+    with world_maker(tmp_path_factory.mktemp("calm")) as make:
+        world = make(**ARMS)
+        process = world.start()
+        world.start_clients()
+        world.finish(process)
+        return world.final_weights()
 
 
-def test_killed_in_the_middle_of_every_round_it_ends_with_the_same_bits(make_world, until):
-    expected = undisturbed(make_world)
+def test_killed_in_the_middle_of_every_round_it_ends_with_the_same_bits(calm, make_world, until):
     world = make_world(**ARMS)
     held: set[tuple[str, int]] = set()
 
@@ -57,11 +59,67 @@ def test_killed_in_the_middle_of_every_round_it_ends_with_the_same_bits(make_wor
             process.wait()
             process = world.start()
     world.finish(process)
-    assert world.final_weights() == expected
+    assert world.final_weights() == calm
     with world.store() as store:
         for (run_id, number), hashes in kept.items():
             assert [r.sha256 for r in store.accepted(run_id, round=number)][:2] == hashes
         assert store.audit() == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import aggregator.cli
+from aggregator.journal import IncomingBlob
+from aggregator.store import Store
+
+real = {call}
+calls = []
+
+def killed(*arguments, **options):
+    calls.append(arguments)
+    if {before} and len(calls) == {nth}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    answer = real(*arguments, **options)
+    if len(calls) == {nth}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+
+{call} = killed
+sys.exit(aggregator.cli.main())
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("call", "nth"),
+    [
+        ("IncomingBlob.keep", 3),  # strategies' states are kept before: one per arm
+        ("Store.open_round", 2),
+        ("Store.ask", 4),
+        ("Store.accept", 2),  # after it: committed, and not acknowledged
+        ("Store.save_report", 2),
+        ("Store.close_round", 2),
+        ("Store.finish_run", 1),
+    ],
+)
+def test_killed_at_any_instant_it_ends_with_the_same_bits(calm, make_world, call, nth, when):
+    world = make_world(**ARMS)
+    process = world.start(code=KILLED.format(call=call, nth=nth, before=when == "before"))
+    world.start_clients()
+    assert process.wait(30) == -signal.SIGKILL
+    with world.store() as store:
+        runs = [world.experiment.run_id(arm) for arm in world.experiment.arms]
+        kept = {run: [u.sha256 for u in store.updates(run)] for run in runs}
+    world.finish(world.start())
+    assert world.final_weights() == calm
+    with world.store() as store:
+        for run in runs:
+            found = [u.sha256 for u in store.updates(run)]
+            assert found[: len(kept[run])] == kept[run]
+            assert len(found) == 9
+        assert store.audit() == []
+    assert not list(world.run.journal.glob(".*"))
 
 
 def test_stopped_by_sigterm_it_says_so_and_goes_on_later(make_world, until):
@@ -111,9 +169,8 @@ def fill_and_free(world, until, *, process, free):
     assert after[: len(kept)] == kept
 
 
-def test_a_file_that_may_not_grow_stops_the_run_and_loses_nothing(make_world, until):
+def test_a_file_that_may_not_grow_stops_the_run_and_loses_nothing(calm, make_world, until):
     """The store's log hits the process's limit on file sizes, which SQLite sees as a full disk."""
-    expected = undisturbed(make_world)
     world = make_world(**ARMS)
 
     def limited():
@@ -121,10 +178,10 @@ def test_a_file_that_may_not_grow_stops_the_run_and_loses_nothing(make_world, un
 
     process = world.start(preexec_fn=limited)
     fill_and_free(world, until, process=process, free=lambda: None)
-    assert world.final_weights() == expected
+    assert world.final_weights() == calm
 
 
-def test_a_full_disk_stops_the_run_and_loses_nothing(make_world, until, tmp_path):
+def test_a_full_disk_stops_the_run_and_loses_nothing(calm, make_world, until, tmp_path):
     folder = tmp_path / "small-disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -133,14 +190,13 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(make_world, until, tmp_path
     if mounted.returncode:
         pytest.skip(f"cannot mount a small disk: {mounted.stderr.decode().strip()}")
     try:
-        expected = undisturbed(make_world)
         world = make_world(folder=folder / "run", **ARMS)
         process = world.start()
         ballast = folder / "ballast"
         free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
         ballast.write_bytes(b"\0" * (free - 80_000))
         fill_and_free(world, until, process=process, free=ballast.unlink)
-        assert world.final_weights() == expected
+        assert world.final_weights() == calm
         world.close()
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
@@ -177,3 +233,17 @@ def test_a_stopped_watcher_delays_nothing(make_world, tools, until):
     finally:
         watcher.kill()
         watcher.communicate()
+
+
+def test_a_second_aggregator_is_turned_away_and_touches_nothing(make_world):
+    """Starting it clears up what a killed one left half done; it must not while one is at work."""
+    world = make_world(**ARMS)
+    first = world.start()
+    half = world.run.journal / ".partial-of-the-first"
+    half.write_bytes(b"half an update")
+    second = world.start()
+    log = second.communicate(timeout=30)[1]
+    assert second.returncode == 1
+    assert "another aggregator is serving this run" in log
+    assert half.exists()
+    assert first.poll() is None

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import signal
 import threading
+import time
 
 import grpc
 import numpy as np
 import pytest
 
+from aggregator.cli import main
 from fedcore.strict import canonical_json
 from fedcore.tensors import unpack_weights
 from fedcore.update_blob import unpack_update
@@ -188,7 +191,7 @@ def test_a_lost_client_is_seen_and_the_round_closes_without_it(make_world, until
 
 def test_three_missed_heartbeats_lose_a_client(make_world, until):
     world = make_world(schedule={"rounds": 1, "quorum": 2, "wait_for_all": False})
-    world.start()
+    world.start("--heartbeat-s", "0.3")
     client = world.client("client-0", lambda *_: None)
     until(lambda: any(m.HasField("round_start") for m in client.seen))
     client.silent.set()
@@ -196,8 +199,32 @@ def test_three_missed_heartbeats_lose_a_client(make_world, until):
         until(lambda: any(e.kind == "client-lost" for e in store.events()))
 
 
+def test_an_aggregator_that_was_stopped_itself_loses_nobody(make_world, until):
+    world = make_world(n_clients=2, schedule={"rounds": 1, "quorum": 2})
+    process = world.start("--heartbeat-s", "0.5")
+    client = world.client("client-0")
+    until(lambda: any(m.HasField("round_start") for m in client.seen))
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2.5)  # five heartbeats
+    process.send_signal(signal.SIGCONT)
+    world.client("client-1")
+    world.finish(process)
+    with world.store() as store:
+        kinds = [e.kind for e in store.events() if e.kind.startswith("client-")]
+    assert kinds[:2] == ["client-joined", "client-joined"]
+
+
+def test_a_clock_that_stops_stops_the_run_with_a_word(make_world, tmp_path):
+    """The tick touches the pulse's file, whose folder is missing here."""
+    world = make_world(schedule={"rounds": 1, "quorum": 2})
+    process = world.start("--pulse", str(tmp_path / "missing" / "pulse"))
+    log = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert "clock stopped" in log.splitlines()[-1]
+
+
 def test_a_quorum_that_never_comes_stops_the_run_with_a_word(make_world):
-    world = make_world(schedule={"rounds": 1, "quorum": 2, "deadline_s": 0.3})
+    world = make_world(schedule={"rounds": 1, "quorum": 2, "deadline_s": 1.0})
     process = world.start()
     client = world.client("client-0")
     log = process.communicate(timeout=30)[1]
@@ -230,3 +257,12 @@ def test_a_client_without_the_codec_is_refused_in_one_line(make_world, tools):
     assert "int8" in refused.value.details()
     with world.store() as store:
         assert store.audit()[0].reason == "handshake"
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_time_that_cannot_be_is_refused_in_one_line(capsys, seconds):
+    with pytest.raises(SystemExit) as refused:
+        main(["--run", "x", "--certs", "x", f"--heartbeat-s={seconds}"])
+    assert refused.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(f"--heartbeat-s: '{seconds}' is not a number of seconds > 0")
