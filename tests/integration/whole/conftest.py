@@ -136,5 +136,6 @@ def twice(place: Callable[[], Started]) -> Started:
         done = started.run()
         assert done.returncode == 0, done.stderr
     started.experiment(seed=2)
-    assert started.run().returncode == 0
+    done = started.run()
+    assert done.returncode == 0, done.stderr
     return started

@@ -1,5 +1,6 @@
 """kill -9 anything, press Ctrl-C, start again: the run goes on and ends with the same model."""
 
+import contextlib
 import os
 import signal
 import time
@@ -56,11 +57,30 @@ def services(of: int) -> dict[str, psutil.Process]:
     return found
 
 
+def kill(name: str, *, of: int) -> bool:
+    """Kill a service of a cluster with SIGKILL; whether it was there."""
+    with contextlib.suppress(KeyError, psutil.NoSuchProcess):
+        services(of)[name].kill()
+        return True
+    return False
+
+
+def alive(processes: dict[str, psutil.Process]) -> list[str]:
+    """Which of them still run."""
+    found = []
+    for name, process in processes.items():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may go while we look
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(name)
+    return found
+
+
 @pytest.fixture(scope="module")
 def undisturbed(place: Callable[[], Started]) -> Started:
     started = place()
     started.experiment(rounds=150)
-    assert started.run().returncode == 0
+    done = started.run()
+    assert done.returncode == 0, done.stderr
     return started
 
 
@@ -81,8 +101,7 @@ def test_killed_services_come_back_and_change_nothing(
     with started.going() as process:
         for at, victim in ((5, "aggregator"), (40, "edge_clientclient-0"), (80, "attacker")):
             wait_for(lambda at=at: n_closed(started) >= at, what=f"round {at}")
-            wait_for(lambda v=victim: v in services(process.pid), what=f"{victim} is running")
-            services(process.pid)[victim].kill()
+            wait_for(lambda v=victim: kill(v, of=process.pid), what=f"{victim} is running")
         _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert final_weights(started.runs[0]) == final_weights(undisturbed.runs[0])
@@ -99,7 +118,7 @@ def test_ctrl_c_stops_everything_and_the_same_command_goes_on(
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("leakwatt: interrupted")
-    assert not any(p.is_running() and p.status() != "zombie" for p in running.values())
+    assert alive(running) == []
     closed = n_closed(started)
     again = started.run()
     assert again.returncode == 0, again.stderr
@@ -116,7 +135,7 @@ def test_a_killed_cluster_leaves_no_orphans(place: Callable[[], Started]) -> Non
         running = services(process.pid)
     assert running
     wait_for(
-        lambda: not any(p.is_running() and p.status() != "zombie" for p in running.values()),
+        lambda: not alive(running),
         what="services outlived the cluster",
         within_s=20,
     )

@@ -4,6 +4,7 @@ The attacker here is stronger than ours: it may parse, decrypt nothing, but try 
 as a seed.
 """
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_no_file_holds_a_victims_pixels(run: RunFolder, records: list[VictimReco
 
 
 def test_no_table_holds_a_label_column(run: RunFolder) -> None:
-    with sqlite3.connect(run.store_file) as store:
+    with contextlib.closing(sqlite3.connect(run.store_file)) as store:
         tables = [
             row[0] for row in store.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL")
         ]
