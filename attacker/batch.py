@@ -20,8 +20,7 @@ from attacker.inputs import InputView
 from attacker.starts import StartKind, draw_start
 from fedcore.nn.arrays import to_tensor
 from fedcore.nn.functional import gradient
-from fedcore.nn.models import build
-from fedcore.plan import ModelSpec
+from fedcore.nn.models.network import Network
 from fedcore.types import TensorMap, Ticket
 
 __all__ = ["Batch", "Objective", "Victim"]
@@ -56,7 +55,7 @@ class Batch:
 
     Args:
         victims: with as many examples each as `view` has; all or none with labels.
-        model: of all of them.
+        network: of all of them.
         view: what a candidate is.
         n_examples: per victim.
         restarts: rows per victim.
@@ -67,19 +66,19 @@ class Batch:
         self,
         victims: Sequence[Victim],
         *,
-        model: ModelSpec,
+        network: Network,
         view: InputView,
         n_examples: int,
         restarts: int,
         objective: Objective,
     ) -> None:
         self._tickets = [victim.ticket for victim in victims]
-        self._model = build(model)
+        self._model = network
         self._view = view
         self._restarts = restarts
         self._objective = objective
         self._n_pixels = prod(view.shape)
-        self._label_shape = (n_examples, model.n_classes)
+        self._label_shape = (n_examples, network.spec.n_classes)
         self._labels = self._given_labels(victims)
         weights = self._stacked([victim.weights for victim in victims])
         targets = self._stacked([victim.gradient for victim in victims])

@@ -1,6 +1,6 @@
 """The folder in which an attack leaves its answers: written by the attacker, read by the judge.
 
-    reconstructions.npz     <round>/<client>/{candidates,labels,losses,loss_curves}
+    reconstructions.npz     <round>/<client>/{candidates,labels,losses,loss_curves[,trains]}
     reconstructions.json    everything else, what was asked for, and the SHA-256 of the npz
 
 The JSON is written last: answers count once it is there and names the npz beside it.
@@ -25,7 +25,15 @@ __all__ = ["read_reconstructions", "request_behind", "write_reconstructions"]
 
 _FORMAT = 1
 _ARRAYS = ("candidates", "labels", "losses", "loss_curves")
-_FACTS = ("sha256", "attack", "n_iterations", "duration_s", "knowledge", "failed")
+_FACTS = (
+    "sha256",
+    "attack",
+    "n_iterations",
+    "duration_s",
+    "knowledge",
+    "failed",
+    "certificate",
+)
 
 
 def write_reconstructions(folder: Path, answers: Sequence[Reconstruction], *, request: str) -> None:
@@ -42,6 +50,7 @@ def write_reconstructions(folder: Path, answers: Sequence[Reconstruction], *, re
     """
     npz = io.BytesIO()
     arrays = {f"{_name(a.ticket)}/{key}": getattr(a, key) for a in answers for key in _ARRAYS}
+    arrays |= {f"{_name(a.ticket)}/trains": a.trains for a in answers if a.trains is not None}
     np.savez_compressed(npz, **arrays)
     table = {
         "format": _FORMAT,
@@ -107,11 +116,13 @@ def _read_table(folder: Path) -> dict[str, Any]:
 
 def _answer(facts: dict[str, Any], arrays: Any) -> Reconstruction:
     ticket = Ticket(**facts["ticket"])
+    trains = f"{_name(ticket)}/trains"
     return Reconstruction(
         ticket=ticket,
         **{key: arrays[f"{_name(ticket)}/{key}"] for key in _ARRAYS},
         **{key: facts[key] for key in _FACTS if key != "knowledge"},
         knowledge=tuple(facts["knowledge"]),
+        trains=arrays.get(trains),
     )
 
 

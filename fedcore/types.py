@@ -191,6 +191,10 @@ class Reconstruction:
         duration_s: wall time of the batched call, divided by its number of victims.
         knowledge: the capabilities that were used.
         failed: why there is no candidate, or "".
+        trains: what the attack says that the network received, [restart, time, batch, feature...];
+            None where it only looks for the raw input.
+        certificate: what the attacker can say for its answer without the truth, by name
+            ("rank", "residual"); the attack's docstring says what it proves and what not.
     """
 
     ticket: Ticket
@@ -204,6 +208,8 @@ class Reconstruction:
     duration_s: float
     knowledge: tuple[str, ...] = ()
     failed: str = ""
+    trains: np.ndarray | None = None
+    certificate: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def chosen(self) -> int:

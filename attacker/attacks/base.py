@@ -5,14 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedcore.nn.models import build
+from fedcore.plan import ModelSpec
 from fedcore.types import Knowledge, Observation, Reconstruction
 
-__all__ = ["Attack", "Budget", "Progress", "refusal"]
+if TYPE_CHECKING:
+    from fedcore.nn.models.network import Network
+
+__all__ = ["Attack", "Budget", "NetworkOf", "Progress", "refusal"]
 
 _NO_LABEL = -1  # where there is no candidate, there is no label either
+
+NetworkOf = Callable[[ModelSpec], "Network"]
+"""The structure behind a spec: `fedcore.nn.models.build`, or a person's own network."""
 
 Progress = Callable[[int, int, np.ndarray], None]
 """Told now and then: iterations done, iterations in all, lowest own loss of each victim."""
@@ -49,6 +58,7 @@ class Attack(ABC):
         rng: np.random.Generator,
         budget: Budget,
         progress: Progress,
+        network_of: NetworkOf = build,
     ) -> list[Reconstruction]:
         """Attack all victims together.
 
@@ -59,6 +69,7 @@ class Attack(ABC):
                 its number only, not on the other victims.
             budget: per victim.
             progress: told now and then.
+            network_of: gives the networks that are attacked.
 
         Returns:
             One answer per observation, in their order. A victim for which there is no candidate

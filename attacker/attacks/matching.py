@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
-from attacker.attacks.base import Attack, Budget, Progress, refusal
+from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal
 from attacker.batch import Batch, Victim
 from attacker.gradients import batch_size_of, gradient_of, norm_of
 from attacker.inputs import InputView, input_view
@@ -20,6 +20,7 @@ from attacker.labels import label_candidates
 from attacker.optimisers import Evaluate, Minimum, OnEvaluation
 from attacker.starts import StartKind
 from fedcore.errors import KnowledgeError
+from fedcore.nn.models import build
 from fedcore.strict import canonical_json
 from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
@@ -138,6 +139,7 @@ class GradientMatching(Attack):
         rng: np.random.Generator,
         budget: Budget,
         progress: Progress,
+        network_of: NetworkOf = build,
     ) -> list[Reconstruction]:
         """See `Attack`. Victims of one model, encoding and batch size form one batched search."""
         seed = int(rng.integers(2**63))
@@ -153,7 +155,13 @@ class GradientMatching(Attack):
             tell = partial(
                 _tell, progress, n_before * budget.iterations, len(groups) * budget.iterations
             )
-            found = self._search([cases[i] for i in group], seed=seed, budget=budget, tell=tell)
+            found = self._search(
+                [cases[i] for i in group],
+                seed=seed,
+                budget=budget,
+                tell=tell,
+                network_of=network_of,
+            )
             answers |= dict(zip(group, found, strict=True))
         return [answers[i] for i in range(len(cases))]
 
@@ -191,13 +199,14 @@ class GradientMatching(Attack):
         seed: int,
         budget: Budget,
         tell: Callable[[int, np.ndarray], None],
+        network_of: NetworkOf,
     ) -> list[Reconstruction]:
         started_ns = time.monotonic_ns()
         plan, view = cases[0].seen.plan, cases[0].view
         n_spatial = min(len(plan.model.input_shape) - 1, 2)
         batch = Batch(
             [case.victim for case in cases],
-            model=plan.model,
+            network=network_of(plan.model),
             view=view,
             n_examples=cases[0].n_examples,
             restarts=budget.restarts,

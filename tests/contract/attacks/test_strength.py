@@ -86,7 +86,7 @@ def test_the_batched_loss_is_the_one_of_a_victim_alone(model: ModelSpec, laborat
             )
             for o in seen
         ],
-        model=model,
+        network=build(model),
         view=view,
         n_examples=1,
         restarts=2,
@@ -128,7 +128,7 @@ def test_the_true_image_has_no_loss(laboratory) -> None:
                     labels=(truth.labels,),
                 )
             ],
-            model=model,
+            network=build(model),
             view=view,
             n_examples=1,
             restarts=1,
@@ -154,7 +154,7 @@ def test_the_losses_are_those_of_the_reported_candidates(laboratory) -> None:
                 labels=(answer.labels[0],),
             )
         ],
-        model=RELU,
+        network=build(RELU),
         view=view,
         n_examples=1,
         restarts=3,
