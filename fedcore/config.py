@@ -276,7 +276,10 @@ def _read_with_base(path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
         return table
     if not isinstance(base, str):
         raise ConfigError(f"{path.name}: base: got {base!r}, expected the name of a file")
-    return _merged(_read_with_base(path.parent / base, seen=(*seen, here)), table)
+    below = path.parent / base
+    if not below.is_file():
+        raise ConfigError(f"{path.name}: base: there is no file {below}")
+    return _merged(_read_with_base(below, seen=(*seen, here)), table)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,13 @@ def test_another_plugin_does_not_inherit_the_options_of_the_first(tmp_path: Path
     assert load_experiment(path).arms[0].strategy.options == {}
 
 
+@pytest.mark.parametrize("base", ["nowhere.toml", "."])
+def test_a_base_that_is_not_there_is_named_with_its_key(tmp_path: Path, base: str) -> None:
+    path = write(tmp_path, "mine.toml", f'base = "{base}"\n')
+    with pytest.raises(ConfigError, match=r"mine\.toml: base: there is no file"):
+        load_experiment(path)
+
+
 def test_bases_in_a_circle_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "a.toml", 'base = "b.toml"\nname = "a"\n')
     path = write(tmp_path, "b.toml", 'base = "a.toml"\nname = "b"\n')
