@@ -9,7 +9,6 @@ from typing import Any
 
 from aggregator.records import StoreReader, Tally
 from fedcore.config import Arm, Experiment
-from fedcore.errors import RunError
 from fedcore.layout import RunFolder
 from fedcore.strict import to_table
 
@@ -88,14 +87,16 @@ class Progress:
 
 
 def read_progress(run: RunFolder) -> Progress:
-    """Read the store and the attacker's progress file; what is not there yet counts as nothing."""
+    """Read the store and the attacker's progress file; what is not there yet counts as nothing.
+
+    Raises:
+        RunError: the store is there and cannot be read.
+    """
     experiment = run.read_experiment()
-    try:
-        reader = StoreReader(run.store_file)
-    except RunError:  # not there yet, or just being made
+    if not run.store_file.exists():
         arms = tuple(_arm(experiment, arm, run, None) for arm in experiment.arms)
         return Progress(arms=arms, connected=0, refused=0, latest="not started")
-    with reader as store:
+    with StoreReader(run.store_file) as store:
         return Progress(
             arms=tuple(_arm(experiment, arm, run, store) for arm in experiment.arms),
             connected=store.n_connected(),

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from fedcore.errors import FedcoreError
+from fedcore.layout import RunFolder
 from testbed.commands.options import add_folders, add_json, add_run
 
 __all__ = ["add_parsers"]
@@ -34,21 +36,25 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _list(args: argparse.Namespace) -> None:
-    from testbed.folders import all_runs, is_finished
-    from testbed.progress import read_progress
+    from testbed.folders import all_runs
 
-    rows = [
-        {
-            "run": run.root.name,
-            "state": "finished" if is_finished(run) else read_progress(run).headline,
-        }
-        for run in all_runs(args.runs)
-    ]
+    rows = [{"run": run.root.name, "state": _state(run)} for run in all_runs(args.runs)]
     if args.json:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return
     for row in rows:
         sys.stdout.write(f"{row['run']:<40}{row['state']}\n")
+
+
+def _state(run: RunFolder) -> str:
+    """A few words; one run that cannot be read hides no other."""
+    from testbed.folders import is_finished
+    from testbed.progress import read_progress
+
+    try:
+        return "finished" if is_finished(run) else read_progress(run).headline
+    except FedcoreError as error:
+        return f"unreadable: {error}"
 
 
 def _show(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from aggregator.records import StoreReader
 from aggregator.store import Store
 from fedcore.config import Arm, parse_experiment
 from fedcore.energy import Evaluation, PhaseReport
+from fedcore.errors import RunError
 from fedcore.layout import RunFolder
 from fedcore.seeds import stream
 from fedcore.types import Ticket
@@ -97,6 +98,12 @@ def test_before_the_first_round_nothing_is_claimed(run: RunFolder) -> None:
     assert progress.latest == "started"
     assert [(a.closed, a.updates, a.accuracy) for a in progress.arms] == [(0, 0, None)] * 2
     assert progress.headline == "arm one: round 0 of 7"
+
+
+def test_a_store_that_cannot_be_read_is_not_called_unstarted(run: RunFolder) -> None:
+    run.store_file.write_bytes(b"no database, and long enough to have a header" * 10)
+    with pytest.raises(RunError, match=r"store\.sqlite"):
+        read_progress(run)
 
 
 def test_a_progress_line_that_is_just_being_written_is_passed_over(run: RunFolder) -> None:
