@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -19,15 +20,19 @@ from torch import Tensor
 from attacker.inputs import InputView
 from attacker.starts import StartKind, draw_start
 from fedcore.nn.arrays import to_tensor
-from fedcore.nn.functional import gradient
+from fedcore.nn.functional import Params, gradient
 from fedcore.nn.models.network import Network
 from fedcore.types import TensorMap, Ticket
 
-__all__ = ["Batch", "Objective", "Victim"]
+__all__ = ["Batch", "Objective", "Update", "Victim"]
 
 Objective = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Tensor], Tensor]
 """(candidate's gradient, observed gradient, candidate) -> the loss of one row, a scalar."""
 
+Update = Callable[[Network, Params, Tensor, Tensor], dict[str, Tensor]]
+"""(network, weights, network's input, class probabilities) -> what a client would have sent."""
+
+_ONE_GRADIENT: Update = partial(gradient, create_graph=True)
 _ROWS_AT_ONCE = 128  # bounds the memory of large models; small ones gain nothing from more
 
 
@@ -60,6 +65,7 @@ class Batch:
         n_examples: per victim.
         restarts: rows per victim.
         objective: of one row.
+        update: what takes the candidate to its gradient; differentiable.
     """
 
     def __init__(
@@ -71,12 +77,14 @@ class Batch:
         n_examples: int,
         restarts: int,
         objective: Objective,
+        update: Update = _ONE_GRADIENT,
     ) -> None:
         self._tickets = [victim.ticket for victim in victims]
         self._model = network
         self._view = view
         self._restarts = restarts
         self._objective = objective
+        self._update = update
         self._n_pixels = prod(view.shape)
         self._label_shape = (n_examples, network.spec.n_classes)
         self._labels = self._given_labels(victims)
@@ -144,7 +152,7 @@ class Batch:
         candidate = self._candidate(row)
         inputs = self._view.to_network(candidate)
         soft = self._soft_labels(row, labels)
-        found = gradient(self._model, weights, inputs, soft, create_graph=True)
+        found = self._update(self._model, weights, inputs, soft)
         scaled = {name: scale * slope for name, slope in found.items()}
         return self._objective(scaled, target, candidate)
 

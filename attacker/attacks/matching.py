@@ -13,14 +13,17 @@ import numpy as np
 from torch import Tensor
 
 from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal
-from attacker.batch import Batch, Victim
-from attacker.gradients import batch_size_of, gradient_of, norm_of
+from attacker.batch import Batch, Update, Victim
+from attacker.gradients import mean_gradient_of, norm_of
 from attacker.inputs import InputView, input_view
 from attacker.labels import label_candidates
+from attacker.local_steps import LocalSteps
 from attacker.optimisers import Evaluate, Minimum, OnEvaluation
 from attacker.starts import StartKind
 from fedcore.errors import KnowledgeError
 from fedcore.nn.models import build
+from fedcore.plan import ModelSpec
+from fedcore.seeds import stream
 from fedcore.strict import canonical_json
 from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
@@ -40,9 +43,9 @@ class _Case:
     """One victim, read.
 
     Attributes:
-        gradient: observed, by name.
+        gradient: observed, by name; the mean of the local steps'.
         norm: its length over all layers.
-        n_examples: to look for.
+        steps: that the client made.
         labels: guesses [example] in the order of trust; none where they are searched for.
         knowledge: the capabilities that were used.
     """
@@ -50,7 +53,7 @@ class _Case:
     seen: Observation
     gradient: TensorMap
     norm: float
-    n_examples: int
+    steps: LocalSteps
     labels: tuple[np.ndarray, ...]
     knowledge: tuple[str, ...]
 
@@ -59,24 +62,28 @@ class _Case:
         """What a candidate is."""
         plan = self.seen.plan
         return input_view(
-            plan.encoding, input_shape=plan.model.input_shape, batch_size=self.n_examples
+            plan.encoding, input_shape=plan.model.input_shape, batch_size=self.steps.n_inputs
         )
 
     @property
     def kind(self) -> bytes:
         """Equal for victims that one batch can hold."""
-        return canonical_json((self.seen.plan.model, self.seen.plan.encoding, self.n_examples))
+        return canonical_json((self.seen.plan.model, self.seen.plan.encoding, self.steps))
 
-    @property
-    def victim(self) -> Victim:
-        """With a gradient of length 1: the smallest ones are squared without underflow."""
+    def victim(self, *, restarts: int, seed: int) -> Victim:
+        """With a gradient of length 1: the smallest ones are squared without underflow.
+
+        Restarts take the guesses at the labels in turn, and the ways they may lie over the steps.
+        """
+        ticket = self.seen.ticket
+        rng = stream(seed, "label-order", ticket.round, ticket.client_id)
         unit = {n: (g / self.norm).astype(np.float32) for n, g in self.gradient.items()}
         return Victim(
-            ticket=self.seen.ticket,
+            ticket=ticket,
             weights=self.seen.weights,
             gradient=unit,
             scale=1 / self.norm,
-            labels=self.labels,
+            labels=self.steps.arranged(self.labels, n_ways=restarts, rng=rng),
         )
 
 
@@ -131,6 +138,11 @@ class GradientMatching(Attack):
     ) -> Minimum:
         """Search all rows."""
 
+    def update(self, steps: LocalSteps, model: ModelSpec, network_of: NetworkOf) -> Update:
+        """What takes a candidate to the update that a client would have sent."""
+        del model, network_of
+        return steps.update
+
     def reconstruct(
         self,
         seen: Sequence[Observation],
@@ -141,7 +153,7 @@ class GradientMatching(Attack):
         progress: Progress,
         network_of: NetworkOf = build,
     ) -> list[Reconstruction]:
-        """See `Attack`. Victims of one model, encoding and batch size form one batched search."""
+        """See `Attack`. Victims of one model, encoding and batch form one batched search."""
         seed = int(rng.integers(2**63))
         cases = [self._read(*victim) for victim in zip(seen, known, strict=True)]
         answers: dict[int, Reconstruction] = {}
@@ -166,28 +178,28 @@ class GradientMatching(Attack):
         return [answers[i] for i in range(len(cases))]
 
     def _read(self, seen: Observation, told: Knowledge) -> _Case:
-        gradient = gradient_of(seen)
-        n_examples = batch_size_of(seen)
+        gradient = mean_gradient_of(seen)
+        steps = LocalSteps.behind(seen)
         labels: tuple[np.ndarray, ...]
         is_granted = self.labels == "granted" or (self.labels == "auto" and told.labels is not None)
         if is_granted:
             granted = told.need("labels")
-            n_examples, labels = len(granted), (granted,)
+            steps, labels = LocalSteps.behind(seen, n_labels=len(granted)), (granted,)
         elif self.labels == "joint":
             labels = ()
-        elif n_examples == 1:
+        elif steps.n_inputs == 1:
             labels = tuple(np.array([label]) for label in label_candidates(gradient))
         else:
             raise KnowledgeError(
                 f"the threat model does not grant 'labels', and iDLG's rule reads the label of one "
-                f"example, not of the {n_examples} in {seen.ticket}; grant labels, or take attack "
-                "'dlg', which searches for them"
+                f"example, not of the {steps.n_inputs} in {seen.ticket}; grant labels, or take "
+                "attack 'dlg', which searches for them"
             )
         return _Case(
             seen=seen,
             gradient=gradient,
             norm=norm_of(gradient),
-            n_examples=n_examples,
+            steps=steps,
             labels=labels,
             knowledge=("labels",) if is_granted else (),
         )
@@ -202,15 +214,16 @@ class GradientMatching(Attack):
         network_of: NetworkOf,
     ) -> list[Reconstruction]:
         started_ns = time.monotonic_ns()
-        plan, view = cases[0].seen.plan, cases[0].view
+        plan, view, steps = cases[0].seen.plan, cases[0].view, cases[0].steps
         n_spatial = min(len(plan.model.input_shape) - 1, 2)
         batch = Batch(
-            [case.victim for case in cases],
+            [case.victim(restarts=budget.restarts, seed=seed) for case in cases],
             network=network_of(plan.model),
             view=view,
-            n_examples=cases[0].n_examples,
+            n_examples=steps.n_inputs,
             restarts=budget.restarts,
             objective=partial(self.loss, n_spatial=n_spatial),
+            update=self.update(steps, plan.model, network_of),
         )
         minimum = self.minimise(
             batch.evaluate,
@@ -229,8 +242,8 @@ class GradientMatching(Attack):
                 ticket=case.seen.ticket,
                 sha256=case.seen.sha256,
                 attack=self.name,
-                candidates=candidates[i],
-                labels=labels[i],
+                candidates=steps.spread(candidates[i]),
+                labels=steps.spread(labels[i]),
                 losses=losses[i],
                 loss_curves=curves[i],
                 n_iterations=minimum.n_evaluations,

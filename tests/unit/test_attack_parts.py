@@ -211,7 +211,7 @@ def test_one_local_step_is_a_gradient_in_disguise(mu: float) -> None:
         np.testing.assert_allclose(found[name], slope, atol=1e-5)
 
 
-def test_several_local_steps_are_refused() -> None:
+def test_one_gradient_is_not_to_be_had_from_several_local_steps() -> None:
     training = Training(update="delta", batch_size=3, local_steps=2)
     with pytest.raises(AttackError, match="2 local steps"):
         gradient_of(observed(training, "delta", {}))

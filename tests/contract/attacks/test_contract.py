@@ -96,12 +96,20 @@ def test_two_updates_of_one_ticket_are_two_victims(name: str, laboratory) -> Non
     assert not np.array_equal(answers[0].candidates, answers[1].candidates)
 
 
-def test_several_local_steps_are_refused(name: str, laboratory) -> None:
+def test_several_local_steps_are_attacked_or_refused_for_what_they_are(
+    name: str, laboratory
+) -> None:
     seen = laboratory.victim([0], model=SIGMOID)
     training = Training(update="delta", batch_size=1, local_steps=3)
-    steps = replace(seen, kind="delta", plan=replace(seen.plan, training=training))
-    with pytest.raises(AttackError, match="3 local steps"):
-        laboratory.attack(name, [steps], iterations=2)
+    steps = replace(seen, kind="delta", n_examples=3, plan=replace(seen.plan, training=training))
+    known = [Knowledge(labels=laboratory.labels[[0, 0, 0]])]
+    why = ""
+    try:
+        (answer,) = laboratory.attack(name, [steps], known=known, iterations=2)
+        why = answer.failed
+    except AttackError as reason:
+        why = str(reason)
+    assert "3 local steps" in why or answer.candidates.shape == (1, 3, 1, 8, 8)
 
 
 def test_the_order_of_victims_changes_nothing(name: str, laboratory) -> None:
