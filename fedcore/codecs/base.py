@@ -158,6 +158,7 @@ CODECS: Registry[type[Codec]] = Registry(
         "bf16": "fedcore.codecs.floats:BFloat16",
         "f16": "fedcore.codecs.floats:Float16",
         "f32": "fedcore.codecs.floats:Float32",
+        "int4": "fedcore.codecs.int4:Int4",
         "int8": "fedcore.codecs.int8:Int8",
         "sparse": "fedcore.codecs.sparse:Sparse",
     },

@@ -102,9 +102,13 @@ DEFENCES: Registry[type[Defence]] = Registry(
     "defence",
     {
         "clip": "fedcore.defences.clip:Clip",
+        "dp-sgd": "fedcore.defences.dp_sgd:DpSgd",
         "gaussian": "fedcore.defences.gaussian:Gaussian",
+        "laplace": "fedcore.defences.laplace:Laplace",
+        "qsgd": "fedcore.defences.compress:Qsgd",
         "sign": "fedcore.defences.compress:Sign",
         "topk": "fedcore.defences.compress:TopK",
+        "withhold": "fedcore.defences.compress:Withhold",
     },
 )
 

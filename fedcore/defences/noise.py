@@ -18,9 +18,13 @@ class NoiseSource(Protocol):
         """Independent draws from N(0, 1), float64, of that shape."""
         ...
 
+    def random(self, size: tuple[int, ...]) -> np.ndarray:
+        """Independent uniform draws from [0, 1), float64, of that shape."""
+        ...
+
 
 class SystemNoise:
-    """Normal noise from the operating system's cryptographic generator (`os.urandom`).
+    """Noise from the operating system's cryptographic generator (`os.urandom`).
 
     For runs that protect real data: numpy's generators are fast, but whoever learns some of their
     output can compute the rest (PCG64 is not a cryptographic generator), and with it remove the
@@ -42,6 +46,10 @@ class SystemNoise:
         halves = (radius * np.cos(angle), radius * np.sin(angle))
         normal: np.ndarray = np.concatenate(halves)[: prod(size)].reshape(size)
         return normal
+
+    def random(self, size: tuple[int, ...]) -> np.ndarray:
+        """Independent draws, uniform on the multiples of 2^-53 in [0, 1), of that shape."""
+        return _uniform(prod(size)).reshape(size)
 
 
 def _uniform(n: int) -> np.ndarray:

@@ -74,6 +74,7 @@ def test_int8_errs_by_half_a_step_and_rounds_ties_to_even() -> None:
     [
         ("f16", 65504.0, 65520.0),
         ("bf16", float.fromhex("0x1.FEp127"), float.fromhex("0x1.FFp127")),
+        ("int4", 3.4e38, float("inf")),
         ("int8", 3.4e38, float("inf")),
     ],
 )
@@ -147,14 +148,22 @@ def test_sparse_refuses_more_values_than_the_tensor_has() -> None:
     assert caught.value.refusal is Refusal.WRONG_SHAPE
 
 
+def test_int4_rounds_to_its_fifteen_levels_and_packs_two_to_a_byte() -> None:
+    values = np.float32([7, 0.5, 1.5, -2.5, -7])
+    assert round_trip(values, Choice(name="int4")).tolist() == [7, 0, 2, -2, -7]
+    codec = codec_of(Choice(name="int4"))
+    assert codec.payload_bytes({"w": (5,), "b": (4,)}) == 3 + 4 + 2 + 4
+
+
 @pytest.mark.parametrize("scale", [0.0, -1.0, np.inf, -np.inf, np.nan])
-def test_int8_refuses_a_hostile_scale(scale: float) -> None:
-    parts = {"w": np.ones(3, np.int8), "w:scale": np.array(scale, dtype=np.float32)}
-    with pytest.raises(UpdateError, match="w:scale") as caught:
-        codec_of(Choice(name="int8")).decode(
-            pack(parts, note={"codec": "int8"}), schema={"w": (3,)}
-        )
-    assert caught.value.refusal is Refusal.NOT_FINITE
+def test_int8_and_int4_refuse_a_hostile_scale(scale: float) -> None:
+    for name, steps in (("int8", np.ones(3, np.int8)), ("int4", np.ones(2, np.uint8))):
+        parts = {"w": steps, "w:scale": np.array(scale, dtype=np.float32)}
+        with pytest.raises(UpdateError, match="w:scale") as caught:
+            codec_of(Choice(name=name)).decode(
+                pack(parts, note={"codec": name}), schema={"w": (3,)}
+            )
+        assert caught.value.refusal is Refusal.NOT_FINITE
 
 
 def test_int8_hands_an_overflowing_product_to_admission() -> None:

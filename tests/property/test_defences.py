@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedcore.codecs.base import codec_of
 from fedcore.defences.base import Defence, chain
 from fedcore.defences.clip import global_norm
+from fedcore.defences.noise import SystemNoise
 from fedcore.errors import ConfigError, PluginError, Refusal, UpdateError
 from fedcore.plan import Choice
 from fedcore.seeds import stream
@@ -161,11 +163,98 @@ def test_sign_keeps_signs_and_each_tensors_mean_magnitude(update: Tensors) -> No
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("clip", {"max_norm": 0.0}), ("topk", {"fraction": 0.0}), ("topk", {"fraction": 1.1})],
+    [
+        ("clip", {"max_norm": 0.0}),
+        ("topk", {"fraction": 0.0}),
+        ("topk", {"fraction": 1.1}),
+        ("laplace", {"scale": -1.0}),
+        ("qsgd", {"levels": 0}),
+        ("dp-sgd", {"max_norm": 0.0, "noise_multiplier": 1.0, "batch_size": 1}),
+        ("dp-sgd", {"noise_multiplier": -1.0, "max_norm": 1.0, "batch_size": 1}),
+        ("dp-sgd", {"batch_size": 0, "max_norm": 1.0, "noise_multiplier": 1.0}),
+    ],
 )
 def test_impossible_settings_are_refused(name: str, options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         make(name, **options)
+
+
+def test_laplace_noise_has_the_stated_spread_and_heavier_tails_than_a_gaussian() -> None:
+    n, scale = 200_000, 0.5
+    noisy = make("laplace", scale=scale).update({"a": np.full(n, 7, np.float32)}, stream(0))
+    noise = noisy["a"].astype(np.float64) - 7
+    assert abs(noise.mean()) < 5 * scale * math.sqrt(2 / n)
+    assert math.isclose(np.abs(noise).mean(), scale, rel_tol=0.015)
+    assert math.isclose(np.mean(np.abs(noise) > 4 * scale), math.exp(-4), rel_tol=0.1)
+
+
+@pytest.mark.parametrize("name", ["laplace", "gaussian", "qsgd"])
+def test_the_systems_generator_serves_every_defence(name: str) -> None:
+    options = {"laplace": {"scale": 1.0}, "gaussian": {"std": 1.0}, "qsgd": {"levels": 3}}[name]
+    update = {"a": stream(0).normal(size=(50, 60)).astype(np.float32)}
+    one, other = (make(name, **options).update(update, SystemNoise()) for _ in range(2))
+    assert not np.array_equal(one["a"], other["a"])
+    assert abs(float(np.mean(one["a"] - update["a"]))) < 0.15
+
+
+@given(
+    norms=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5),
+    bound=st.floats(1e-2, 1e2),
+    batch_size=st.integers(1, 6),
+)
+def test_one_example_weighs_no_more_than_its_bound(
+    norms: list[float], bound: float, batch_size: int
+) -> None:
+    """Of the mean that the backend takes, the example's share is at most bound / batch_size."""
+    directions = stream(0).normal(size=(len(norms), 12))
+    directions *= np.array(norms)[:, None] / np.linalg.norm(directions, axis=1)[:, None]
+    examples = {
+        "w": directions[:, :8].reshape(-1, 2, 4).astype(np.float32),
+        "b": directions[:, 8:].astype(np.float32),
+    }
+    dp = make("dp-sgd", max_norm=bound, noise_multiplier=0.0, batch_size=batch_size)
+    clipped = dp.example_gradients(examples)
+    for i, norm in enumerate(norms):
+        share = global_norm({n: g[i] for n, g in clipped.items()}) / len(norms)
+        assert math.isclose(share, min(norm, bound) / batch_size, rel_tol=1e-4)
+
+
+def test_dp_sgd_adds_the_noise_of_its_sum() -> None:
+    dp = make("dp-sgd", max_norm=0.5, noise_multiplier=4.0, batch_size=8)
+    noise = dp.update({"w": np.zeros(100_000, np.float32)}, stream(0))["w"]
+    assert math.isclose(float(noise.std()), 4.0 * 0.5 / 8, rel_tol=0.01)
+
+
+@given(update=updates, levels=st.integers(1, 127))
+def test_qsgd_rounds_to_a_neighbouring_level(update: Tensors, levels: int) -> None:
+    rounded = make("qsgd", levels=levels).update(update, stream(0))
+    for name, before in update.items():
+        step = np.max(np.abs(before), initial=0.0) / levels
+        if step > 1e-30:
+            steps = rounded[name].astype(np.float64) / step
+            np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
+            assert np.abs(rounded[name] - before).max() < step * 1.001
+
+
+def test_qsgd_has_no_bias_and_its_codec_loses_nothing() -> None:
+    update = {"w": np.linspace(-1, 1, 41, dtype=np.float32)}
+    rng = stream(0)
+    drawn = [make("qsgd", levels=7).update(update, rng) for _ in range(4000)]
+    mean = np.mean([d["w"] for d in drawn], axis=0)
+    np.testing.assert_allclose(mean, update["w"], atol=5 * (1 / 7) / 2 / math.sqrt(4000))
+    for levels, name in ((7, "int4"), (127, "int8")):
+        sent = make("qsgd", levels=levels).update(update, rng)
+        codec = codec_of(Choice(name=name))
+        got, _ = codec.decode(codec.encode(sent, note={}), schema={"w": (41,)})
+        np.testing.assert_allclose(got["w"], sent["w"], rtol=1e-6)
+
+
+def test_what_is_withheld_is_zero_and_the_rest_is_sent() -> None:
+    update = {"conv1.bias": np.ones(2, np.float32), "conv1.weight": np.ones(3, np.float32)}
+    sent = make("withhold", names=["*.bias"]).update(update, stream(0))
+    assert_same(sent, {**update, "conv1.bias": np.zeros(2, np.float32)})
+    with pytest.raises(ConfigError, match="no tensor is called 'fc'"):
+        make("withhold", names=["fc"]).update(update, stream(0))
 
 
 def test_an_unknown_defence_gets_the_nearest_name() -> None:
