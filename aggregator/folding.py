@@ -110,10 +110,9 @@ class Folder:
             defence=chain(now.plan.defences),
         )
         direction = strategy.fold(updates)
+        old_state = unpack_weights(self._artefacts.read(head.state))
         weights, state = strategy.finish(
-            unpack_weights(self._artefacts.read(head.weights)),
-            unpack_weights(self._artefacts.read(head.state)),
-            direction,
+            unpack_weights(self._artefacts.read(head.weights)), old_state, direction
         )
         for name, tensor in weights.items():
             if not np.isfinite(tensor).all():
@@ -124,7 +123,7 @@ class Folder:
         return Head(
             round=head.round + 1,
             weights=self._artefacts.put(pack_weights(weights)),
-            state=self._artefacts.put(pack_weights(state)),
+            state=head.state if state is old_state else self._artefacts.put(pack_weights(state)),
             schema=head.schema,
         )
 

@@ -10,15 +10,16 @@ import hashlib
 import mmap
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from fedcore.errors import RunError, StorageError
 
 __all__ = ["BlobFolder", "IncomingBlob", "storing", "sync_folder"]
 
 _PARTIAL = ".partial-"
+_SMALL_BYTES = 1 << 18  # what is kept in memory, too: it is read again within its round
+_N_RECENT = 16
 
 
 @contextlib.contextmanager
@@ -48,6 +49,7 @@ class BlobFolder:
     def __init__(self, root: Path, *, survives_power_loss: bool = False) -> None:
         self.root = root
         self.survives_power_loss = survives_power_loss
+        self._recent: dict[str, bytes] = {}
         with storing(root):
             root.mkdir(parents=True, exist_ok=True)
             for leftover in root.glob(f"{_PARTIAL}*"):
@@ -63,10 +65,30 @@ class BlobFolder:
         Raises:
             RunError: it is not there.
         """
-        try:
-            return self.path(sha256).read_bytes()
-        except OSError as error:
-            raise RunError(f"{self.path(sha256)}: {error.strerror}; the run needs it") from error
+        if (blob := self._recent.get(sha256)) is not None:
+            return blob
+        with self._needing(sha256) as path:
+            return path.read_bytes()
+
+    def read_if_small(self, sha256: str, *, n_bytes: int) -> bytes | None:
+        """A blob's content, if it has at most so many bytes.
+
+        Raises:
+            RunError: it is not there.
+        """
+        if sha256 not in self._recent:
+            with self._needing(sha256) as path:
+                if path.stat().st_size > n_bytes:
+                    return None
+        blob = self.read(sha256)
+        return blob if len(blob) <= n_bytes else None
+
+    def remember(self, sha256: str, blob: bytes) -> None:
+        """Keep a small blob in memory for a while, once it lies in the folder."""
+        if len(self._recent) >= _N_RECENT:
+            self._recent = {}
+        if len(blob) <= _SMALL_BYTES:
+            self._recent[sha256] = blob
 
     def put(self, blob: bytes) -> str:
         """Keep a blob and return its SHA-256.
@@ -80,11 +102,20 @@ class BlobFolder:
                 incoming.write([blob])
                 incoming.settle()
                 incoming.keep(sha256)
+        self.remember(sha256, blob)
         return sha256
 
     def incoming(self) -> IncomingBlob:
         """A blob that comes in pieces."""
         return IncomingBlob(self)
+
+    @contextlib.contextmanager
+    def _needing(self, sha256: str) -> Iterator[Path]:
+        path = self.path(sha256)
+        try:
+            yield path
+        except OSError as error:
+            raise RunError(f"{path}: {error.strerror}; the run needs it") from error
 
 
 class IncomingBlob:
@@ -93,9 +124,10 @@ class IncomingBlob:
     def __init__(self, folder: BlobFolder) -> None:
         self._folder = folder
         self._path = folder.root / f"{_PARTIAL}{uuid.uuid4().hex}"
-        self._file: BinaryIO | None = None
+        self._file: int | None = None
+        self._is_kept = False
 
-    def write(self, pieces: list[bytes]) -> None:
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Append pieces in order.
 
         Raises:
@@ -103,11 +135,11 @@ class IncomingBlob:
         """
         with storing(self._path.parent):
             if self._file is None:
-                self._file = self._path.open("x+b", buffering=0)
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             for piece in pieces:
                 view = memoryview(piece)
                 while view:
-                    view = view[self._file.write(view) :]
+                    view = view[os.write(self._file, view) :]
 
     def view(self) -> memoryview:
         """What was written, read-only and without a copy; valid while somebody holds it.
@@ -118,7 +150,7 @@ class IncomingBlob:
         if self._file is None:
             return memoryview(b"")
         with storing(self._path.parent):
-            return memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
+            return memoryview(mmap.mmap(self._file, 0, access=mmap.ACCESS_READ))
 
     def settle(self) -> None:
         """Force the bytes to the disk where a blob has to survive a power loss.
@@ -128,7 +160,7 @@ class IncomingBlob:
         """
         if self._file is not None and self._folder.survives_power_loss:
             with storing(self._path.parent):
-                os.fsync(self._file.fileno())
+                os.fsync(self._file)
 
     def keep(self, sha256: str) -> None:
         """Give the settled blob its final name.
@@ -138,15 +170,17 @@ class IncomingBlob:
         """
         with storing(self._path.parent):
             self._path.rename(self._folder.path(sha256))
+            self._is_kept = True
             if self._folder.survives_power_loss:
                 sync_folder(self._folder.root)
 
     def close(self) -> None:
         """Close the file and remove it, unless it was kept."""
         if self._file is not None:
-            self._file.close()
-            self._path.unlink(missing_ok=True)
+            os.close(self._file)
             self._file = None
+            if not self._is_kept:
+                self._path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -44,11 +44,10 @@ def open_round(
             f"round {plan.round} of {plan.run_id} was opened with another plan; "
             "finish the run with the version of leakwatt that started it"
         )
-    is_small = artefacts.path(head.weights).stat().st_size <= _INLINE_BYTES
     return OpenRound(
         plan=plan,
         plan_bytes=plan_bytes,
         plan_digest=plan_digest,
         schema=head.schema,
-        inline_weights=artefacts.read(head.weights) if is_small else b"",
+        inline_weights=artefacts.read_if_small(head.weights, n_bytes=_INLINE_BYTES) or b"",
     )

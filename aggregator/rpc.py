@@ -26,7 +26,7 @@ from aggregator.sessions import (
 from aggregator.tap import Capture, RunOver, TapEvent
 from fedcore.errors import ConfigError, FedcoreError, HandshakeError, Refusal, UpdateError
 from fedcore.identity import Identity, Role
-from fedcore.wire.blobs import CHUNK_BYTES, Chunk
+from fedcore.wire.blobs import CHUNK_BYTES, Chunk, Piece
 from fedcore.wire.channel import CertFiles, channel_options, peer_identity
 from fedcore.wire.messages import (
     PROTOCOL,
@@ -37,6 +37,7 @@ from fedcore.wire.messages import (
     report_from_proto,
     ticket_to_proto,
 )
+from fedcore.wire.parts import Part, part_from_bytes
 from fedcore.wire.status import status_of
 from protos.v1 import rounds_pb2, rounds_pb2_grpc, tap_pb2, tap_pb2_grpc
 
@@ -62,11 +63,16 @@ async def start_server(
         ConfigError: no such certificate, or the address cannot be listened on.
     """
     server = grpc.aio.server(options=channel_options())
-    for add, servicer in (
-        (rounds_pb2_grpc.add_FederationServicer_to_server, FederationServicer),
-        (tap_pb2_grpc.add_TapServicer_to_server, TapServicer),
-    ):
-        add(servicer(aggregator), server)  # type: ignore[no-untyped-call]
+    federation = FederationServicer(aggregator)
+    rounds_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
+    tap_pb2_grpc.add_TapServicer_to_server(TapServicer(aggregator), server)  # type: ignore[no-untyped-call]
+    upload = grpc.stream_unary_rpc_method_handler(
+        federation.Upload, part_from_bytes, rounds_pb2.UploadReceipt.SerializeToString
+    )
+    # Takes the place of the generated one, whose parser copies every chunk.
+    server.add_registered_method_handlers(  # type: ignore[attr-defined]  # missing in the stubs
+        "leakwatt.v1.Federation", {"Upload": upload}
+    )
     healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -122,13 +128,13 @@ class FederationServicer(_Answering, rounds_pb2_grpc.FederationServicer):
                 self._aggregator.leave(session)
 
     async def Upload(  # noqa: N802
-        self, request_iterator: AsyncIterator[rounds_pb2.UploadPart], context: Context
+        self, request_iterator: AsyncIterator[Part], context: Context
     ) -> rounds_pb2.UploadReceipt:
         """One update, acknowledged when it is in the journal."""
         call = _Call("Upload")
         async with self._refusing(context, call) as peer:
-            header = await _read_header(request_iterator, call)
-            had_it = await self._aggregator.accept(peer, header, _chunks(request_iterator))
+            header, first = await _read_header(request_iterator, call)
+            had_it = await self._aggregator.accept(peer, header, _pieces(first, request_iterator))
             return rounds_pb2.UploadReceipt(
                 ticket=ticket_to_proto(header.ticket), sha256=header.sha256, already_had_it=had_it
             )
@@ -192,20 +198,25 @@ async def _listen(messages: AsyncIterator[rounds_pb2.ClientMessage], session: Se
         session.close()
 
 
-async def _read_header(parts: AsyncIterator[rounds_pb2.UploadPart], call: _Call) -> UploadHeader:
-    async for part in parts:
-        if part.WhichOneof("part") == "header":
-            call.claimed = _claim(part.header.ticket)
-            return header_from_proto(part.header)
+async def _read_header(
+    parts: AsyncIterator[Part], call: _Call
+) -> tuple[UploadHeader, Piece | None]:
+    """The header, and the first piece where it came along."""
+    async for header, piece in parts:
+        if header is not None:
+            call.claimed = _claim(header.ticket)
+            return header_from_proto(header), piece
         break
-    raise UpdateError(Refusal.BAD_HEADER, "the first part of an upload must be its header")
+    raise UpdateError(Refusal.BAD_HEADER, "the first part of an upload must hold its header")
 
 
-async def _chunks(parts: AsyncIterator[rounds_pb2.UploadPart]) -> AsyncIterator[Chunk]:
-    async for part in parts:
-        if part.WhichOneof("part") != "chunk":
+async def _pieces(first: Piece | None, parts: AsyncIterator[Part]) -> AsyncIterator[Piece]:
+    if first is not None:
+        yield first
+    async for header, piece in parts:
+        if header is not None or piece is None:
             raise UpdateError(Refusal.CHUNK_ORDER, "only chunks may follow the header")
-        yield part.chunk
+        yield piece
 
 
 def _claim(ticket: Any) -> str:

@@ -21,7 +21,6 @@ from aggregator.folding import Folder, Head
 from aggregator.journal import BlobFolder
 from aggregator.opening import open_round
 from aggregator.rounds import (
-    Action,
     Answered,
     Close,
     Event,
@@ -52,7 +51,7 @@ from fedcore.health import Pulse
 from fedcore.identity import Identity, Role
 from fedcore.layout import RunFolder
 from fedcore.types import Ticket
-from fedcore.wire.blobs import Chunk
+from fedcore.wire.blobs import Piece
 from fedcore.wire.messages import Hello, UploadHeader
 
 __all__ = ["Aggregator", "ServerOptions"]
@@ -109,6 +108,7 @@ class Aggregator:
         self._went_home: set[str] = set()
         self._machine: RoundMachine | None = None
         self._open: OpenRound | None = None
+        self._n_accepted = 0  # by this process
         self._decision: asyncio.Future[Close] | None = None
         self._failure: FedcoreError | None = None
         self._farewell: Farewell | None = None
@@ -188,7 +188,7 @@ class Aggregator:
                 self._feed(Lost(client_id=session.client_id))
 
     async def accept(
-        self, peer: Identity, header: UploadHeader, chunks: AsyncIterator[Chunk]
+        self, peer: Identity, header: UploadHeader, pieces: AsyncIterator[Piece]
     ) -> bool:
         """Take one update in. It is in the journal when this returns.
 
@@ -203,20 +203,23 @@ class Aggregator:
         now = self._admission.check_header(header, self._open)
         if now is None:
             return True
+        n_accepted = self._n_accepted
         upload = IncomingUpload(header, journal=self._journal)
         try:
-            async for chunk in chunks:
-                upload.add(chunk)
+            async for piece in pieces:
+                upload.add(piece)
             blob = await upload.finish()
             update = await off_the_loop(
                 partial(self._admission.check_blob, blob, now), n_bytes=len(blob)
             )
             await upload.settle()
-            # From here to the answer nothing else runs, and the round is still the same one.
-            if self._admission.check_header(header, self._open) is None:
+            # From here to the answer nothing else runs. Is all as it was before the blob came?
+            moved_on = self._open is not now or self._n_accepted != n_accepted
+            if moved_on and self._admission.check_header(header, self._open) is None:
                 return True
             upload.keep()
             self.store.accept(header, n_examples=update.n_examples, kind=update.kind)
+            self._n_accepted += 1
             self._bell.ring()
             self._feed(Answered(round=header.ticket.round, client_id=header.ticket.client_id))
         except StorageError as error:
@@ -281,13 +284,18 @@ class Aggregator:
 
     async def _serve_round(self, arm: Arm, head: Head) -> Head:
         """Open one round, wait until it closes, and return what the next one starts from."""
-        now = open_round(self.experiment, arm, head, store=self.store, artefacts=self._artefacts)
-        run_id, round = now.plan.run_id, now.plan.round
-        if self._failure is not None:
-            raise self._failure
-        self._decision = asyncio.get_running_loop().create_future()
-        self._open = now
-        self._feed(Opened(round=round, answered=self._answered(now)))
+        with self.store.together():
+            now = open_round(
+                self.experiment, arm, head, store=self.store, artefacts=self._artefacts
+            )
+            if self._failure is not None:
+                raise self._failure
+            run_id, round = now.plan.run_id, now.plan.round
+            self._decision = asyncio.get_running_loop().create_future()
+            self._open = now
+            pushes = self._handle(Opened(round=round, answered=self._answered(now)))
+        for session, start in pushes:
+            session.send(start)
         close = await self._decision
         accepted = self.store.accepted(run_id, round=round)
         head = await off_the_loop(
@@ -295,11 +303,7 @@ class Aggregator:
             n_bytes=sum(update.n_bytes for update in accepted),
         )
         self.store.close_round(
-            run_id,
-            round=round,
-            weights=head.weights,
-            state=head.state,
-            n_accepted=len(accepted),
+            run_id, round=round, weights=head.weights, state=head.state, n_accepted=len(accepted)
         )
         log.info("round-closed", extra={"run": run_id, "round": round, "accepted": len(accepted)})
         closed = RoundClosed(run_id=run_id, round=round, accepted=close.answered)
@@ -315,42 +319,42 @@ class Aggregator:
         return frozenset(u.ticket.client_id for u in self.store.accepted(run_id, round=round))
 
     def _feed(self, event: Event) -> None:
-        """Hand an event to the round machine and carry out what it says."""
-        if self._machine is None:
-            return
+        """Hand an event to the round machine, carry out what it says, and send what follows."""
         try:
-            for action in self._machine.handle(event, now_s=time.monotonic()):
-                self._carry_out(action)
+            for session, start in self._handle(event):
+                session.send(start)
         except StorageError as error:
             self._fail(error)
 
-    def _carry_out(self, action: Action) -> None:
-        if isinstance(action, Push):
-            self._push(action)
-        elif isinstance(action, Close):
-            self._open = None
-            if self._decision is not None and not self._decision.done():
-                self._decision.set_result(action)
-        elif isinstance(action, Extend):
-            self._note("deadline-extended", round=action.round, reason=action.reason)
-            self.store.refuse(
-                peer="", claimed="deadline", reason="deadline-extended", message=action.reason
-            )
-        elif isinstance(action, Stop):
-            self._fail(RunError(action.reason))
+    def _handle(self, event: Event) -> list[tuple[Session, RoundStart]]:
+        """The same without sending: what is sent must be kept before."""
+        if self._machine is None:
+            return []
+        pushes = []
+        for action in self._machine.handle(event, now_s=time.monotonic()):
+            if isinstance(action, Push):
+                pushes += self._push(action)
+            elif isinstance(action, Close):
+                self._open = None
+                if self._decision is not None and not self._decision.done():
+                    self._decision.set_result(action)
+            elif isinstance(action, Extend):
+                self._note("deadline-extended", round=action.round, reason=action.reason)
+                self.store.refuse(
+                    peer="", claimed="deadline", reason="deadline-extended", message=action.reason
+                )
+            elif isinstance(action, Stop):
+                self._fail(RunError(action.reason))
+        return pushes
 
-    def _push(self, push: Push) -> None:
+    def _push(self, push: Push) -> list[tuple[Session, RoundStart]]:
         now, session = self._open, self._sessions.get(push.client_id)
         if now is None or session is None:
-            return
+            return []
         ticket = Ticket(run_id=now.plan.run_id, round=push.round, client_id=push.client_id)
-        session.send(
-            RoundStart(
-                plan=now.plan_bytes,
-                weights=now.inline_weights,
-                attempt=self.store.ask(ticket),
-            )
-        )
+        attempt = self.store.ask(ticket)
+        start = RoundStart(plan=now.plan_bytes, weights=now.inline_weights, attempt=attempt)
+        return [(session, start)]
 
     async def _tick_for_ever(self) -> None:
         """Let time pass: deadlines, and clients that fell silent."""

@@ -1,7 +1,8 @@
 """The run's memory: SQLite in WAL mode. `aggregator.records` documents and reads the tables.
 
-Every method is one transaction that is committed when it returns, so that `kill -9` at any moment
-loses nothing that was answered. With `survives_power_loss` each commit is forced to the disk, too.
+Every method is one transaction that is committed when it returns (inside `together`: when that
+ends), so that `kill -9` at any moment loses nothing that was answered. With `survives_power_loss`
+each commit is forced to the disk, too.
 The file appears with all its tables or not at all: readers may look at any moment.
 """
 
@@ -131,6 +132,15 @@ class Store(StoreReader):
         self._db.close()
         self._lock.close()
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Make one transaction of all calls inside: they are kept together, or none is.
+
+        Nothing may be awaited inside.
+        """
+        with self._transaction():
+            yield
+
     def start_run(self, run_id: str, *, arm: str) -> None:
         """Note that an arm's run begins; harmless to repeat."""
         with self._transaction():
@@ -250,6 +260,9 @@ class Store(StoreReader):
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._db.in_transaction:
+            yield
+            return
         with _writing(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from aggregator.journal import BlobFolder
-from fedcore.wire.blobs import BlobReceiver, Chunk
+from fedcore.wire.blobs import BlobReceiver, Piece
 from fedcore.wire.messages import UploadHeader
 
 __all__ = ["IncomingUpload", "off_the_loop"]
@@ -34,17 +34,19 @@ class IncomingUpload:
     def __init__(self, header: UploadHeader, *, journal: BlobFolder) -> None:
         self._header = header
         self._receiver = BlobReceiver(n_bytes=header.n_bytes, sha256=header.sha256)
+        self._journal = journal
         self._file = journal.incoming()
+        self._whole: bytes | None = None  # a blob that came in one piece
         self._working: asyncio.Future[Any] | None = None  # the one thread that touches the file
 
-    def add(self, chunk: Chunk) -> None:
-        """Take the next chunk.
+    def add(self, piece: Piece) -> None:
+        """Take the next piece.
 
         Raises:
             UpdateError: it does not fit (see `BlobReceiver.add`).
             StorageError: the disk did not take the ones before.
         """
-        self._receiver.add(chunk)
+        self._receiver.add(piece)
         if self._receiver.n_unsettled < _WRITE_BYTES:
             return
         if self._working is None or self._working.done():
@@ -70,6 +72,8 @@ class IncomingUpload:
     def keep(self) -> None:
         """Put the settled blob into the journal."""
         self._file.keep(self._header.sha256)
+        if self._whole is not None:
+            self._journal.remember(self._header.sha256, self._whole)
 
     async def close(self) -> None:
         """Drop what was not kept, also when the sender went away in between."""
@@ -98,5 +102,7 @@ class IncomingUpload:
         """Write the rest, and show all of it: from memory if that is where it is, else the file."""
         pieces = self._receiver.finish()
         self._file.write(pieces)
-        is_whole = len(pieces) == 1 and len(pieces[0]) == self._header.n_bytes
-        return pieces[0] if is_whole else self._file.view()
+        if len(pieces) == 1 and len(pieces[0]) == self._header.n_bytes:
+            self._whole = bytes(pieces[0])  # out of the message that it came in
+            return self._whole
+        return self._file.view()

@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import queue
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,18 +26,20 @@ from fedcore.codecs.base import CODECS
 from fedcore.plan import Choice
 from fedcore.types import Ticket, Update
 from fedcore.update_blob import pack_update
-from fedcore.wire.blobs import chunks
 from fedcore.wire.channel import CertFiles, channel_options
 from fedcore.wire.messages import (
     Hello,
     UploadHeader,
-    header_to_proto,
     hello_to_proto,
     ticket_to_proto,
 )
+from fedcore.wire.parts import Uploader
 from protos.v1 import rounds_pb2, rounds_pb2_grpc
 
 __all__ = ["Durations", "FastClient", "weights"]
+
+_HEARTBEAT_S = 2.0
+_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,20 +89,30 @@ class FastClient:
                     self._bare.append((stack.enter_context(channel), into))
             credentials = CertFiles.of(self._certs, self._name).channel_credentials()
             ours = grpc.secure_channel(address, credentials, options=channel_options())
-            stub = rounds_pb2_grpc.FederationStub(stack.enter_context(ours))  # type: ignore[no-untyped-call]
-            self._take_part(stub)
+            self._take_part(stack.enter_context(ours))
 
-    def _take_part(self, stub: rounds_pb2_grpc.FederationStub) -> None:
-        outbox: queue.Queue[rounds_pb2.ClientMessage | None] = queue.Queue()
-        hello = hello_to_proto(Hello(client_id=self._name, codecs=tuple(CODECS.names())))
-        outbox.put(rounds_pb2.ClientMessage(hello=hello))
-        for message in stub.Join(iter(outbox.get, None)):
+    def _take_part(self, channel: grpc.Channel) -> None:
+        stub = rounds_pb2_grpc.FederationStub(channel)  # type: ignore[no-untyped-call]
+        uploader = Uploader(channel)
+        over = threading.Event()
+        for message in stub.Join(self._say(over)):
             if message.WhichOneof("message") == "round_start":
-                outbox.put(rounds_pb2.ClientMessage(heartbeat=rounds_pb2.Heartbeat()))
-                self._answer(stub, message.round_start)
-        outbox.put(None)
+                self._answer(stub, uploader, message.round_start)
+        over.set()
 
-    def _answer(self, stub: rounds_pb2_grpc.FederationStub, start: rounds_pb2.RoundStart) -> None:
+    def _say(self, over: threading.Event) -> Iterator[rounds_pb2.ClientMessage]:
+        """Hello, then heartbeats, as a client's gRPC thread sends them."""
+        hello = hello_to_proto(Hello(client_id=self._name, codecs=tuple(CODECS.names())))
+        yield rounds_pb2.ClientMessage(hello=hello)
+        while not over.wait(_HEARTBEAT_S):
+            yield rounds_pb2.ClientMessage(heartbeat=rounds_pb2.Heartbeat())
+
+    def _answer(
+        self,
+        stub: rounds_pb2_grpc.FederationStub,
+        uploader: Uploader,
+        start: rounds_pb2.RoundStart,
+    ) -> None:
         started_s = time.perf_counter()
         plan = json.loads(start.plan)
         ticket = Ticket(run_id=plan["run_id"], round=plan["round"], client_id=self._name)
@@ -123,7 +135,7 @@ class FastClient:
             n_bytes=len(blob),
             sha256=sha256,
         )
-        stub.Upload(_parts(header, blob))
+        uploader.upload(header, blob, timeout_s=_TIMEOUT_S)
         self.durations.hashes_s.append(hashed_s - begun_s)
         self.durations.uploads_s.append(time.perf_counter() - hashed_s)
 
@@ -131,12 +143,6 @@ class FastClient:
 def weights(n_values: int) -> dict[str, np.ndarray]:
     """A model of so many float32 values."""
     return {"weight": np.random.default_rng(0).normal(0, 1e-3, n_values).astype(np.float32)}
-
-
-def _parts(header: UploadHeader, blob: bytes) -> Iterator[rounds_pb2.UploadPart]:
-    yield rounds_pb2.UploadPart(header=header_to_proto(header))
-    for chunk in chunks(blob):
-        yield rounds_pb2.UploadPart(chunk=chunk)
 
 
 def main() -> None:

@@ -28,17 +28,16 @@ from fedcore.energy import PhaseReport
 from fedcore.errors import ConfigError, HandshakeError, IdentityError, UpdateError
 from fedcore.health import Pulse
 from fedcore.plan import RoundPlan
-from fedcore.wire.blobs import chunks
 from fedcore.wire.channel import CertFiles, channel_options
 from fedcore.wire.messages import (
     PROTOCOL,
     Hello,
     UploadHeader,
-    header_to_proto,
     hello_to_proto,
     plan_from_bytes,
     report_to_proto,
 )
+from fedcore.wire.parts import Uploader
 from fedcore.wire.status import error_of, is_transient
 from protos.v1 import rounds_pb2, rounds_pb2_grpc
 
@@ -77,6 +76,14 @@ class Order:
     attempt: int
 
 
+class _Calls:
+    """What can be called on one connection."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.stub = rounds_pb2_grpc.FederationStub(channel)  # type: ignore[no-untyped-call]
+        self.uploader = Uploader(channel)
+
+
 class Link:
     """Use as a context manager: entering starts to connect, leaving hangs up.
 
@@ -103,7 +110,7 @@ class Link:
         self._closing = threading.Event()
         self._changed = threading.Condition()  # guards what follows
         self._channel: grpc.Channel | None = None
-        self._stub: rounds_pb2_grpc.FederationStub | None = None  # while joined
+        self._calls: _Calls | None = None  # while joined
         self._clock: ClockOffset | None = None
         self._order: Order | None = None
         self._order_is_new = False
@@ -154,8 +161,8 @@ class Link:
         """
         request = rounds_pb2.ArtefactRequest(sha256=order.plan.weights)
         return self._persist(
-            lambda stub: b"".join(
-                chunk.data for chunk in stub.Download(request, timeout=_TRANSFER_TIMEOUT_S)
+            lambda calls: b"".join(
+                chunk.data for chunk in calls.stub.Download(request, timeout=_TRANSFER_TIMEOUT_S)
             ),
             check=lambda: self.require_wanted(order),
         )
@@ -171,8 +178,8 @@ class Link:
             Overtaken: while trying.
         """
         return self._persist(
-            lambda stub: bool(
-                stub.Upload(_parts(header, body), timeout=_TRANSFER_TIMEOUT_S).already_had_it
+            lambda calls: bool(
+                calls.uploader.upload(header, body, timeout_s=_TRANSFER_TIMEOUT_S).already_had_it
             ),
             check=lambda: self.require_wanted(order),
         )
@@ -188,7 +195,7 @@ class Link:
         """
         message = report_to_proto(report)
         self._persist(
-            lambda stub: stub.ReportPhases(message, timeout=_CALL_TIMEOUT_S),
+            lambda calls: calls.stub.ReportPhases(message, timeout=_CALL_TIMEOUT_S),
             check=self._require_more_to_come,
         )
 
@@ -204,9 +211,7 @@ class Link:
                 self._changed.wait()
             return self._clock
 
-    def _persist(
-        self, ask: Callable[[rounds_pb2_grpc.FederationStub], T], *, check: Callable[[], None]
-    ) -> T:
+    def _persist(self, ask: Callable[[_Calls], T], *, check: Callable[[], None]) -> T:
         """Ask until answered, across lost connections, full disks and restarts of the aggregator.
 
         Args:
@@ -234,13 +239,13 @@ class Link:
             self._closing.wait(_pause_s(n_failures))
             n_failures += 1
 
-    def _wait_until_joined(self, check: Callable[[], None]) -> rounds_pb2_grpc.FederationStub:
+    def _wait_until_joined(self, check: Callable[[], None]) -> _Calls:
         with self._changed:
             check()
-            while self._stub is None:
+            while self._calls is None:
                 self._changed.wait()
                 check()
-            return self._stub
+            return self._calls
 
     def _require_more_to_come(self) -> None:
         with self._changed:
@@ -284,11 +289,11 @@ class Link:
                 self._channel = channel
             period_s: queue.SimpleQueue[float | None] = queue.SimpleQueue()
             stack.callback(period_s.put, None)
-            stub = rounds_pb2_grpc.FederationStub(channel)  # type: ignore[no-untyped-call]
-            for message in stub.Join(self._say(period_s)):
+            calls = _Calls(channel)
+            for message in calls.stub.Join(self._say(period_s)):
                 kind = message.WhichOneof("message")
                 if kind == "welcome":
-                    self._welcome(message.welcome, stub)
+                    self._welcome(message.welcome, calls)
                     period_s.put(message.welcome.heartbeat_s)
                 elif kind == "heartbeat":
                     self._hear_echo(message.heartbeat)
@@ -324,7 +329,7 @@ class Link:
             with contextlib.suppress(queue.Empty):
                 wait_s = period_s.get(timeout=wait_s)
 
-    def _welcome(self, welcome: rounds_pb2.Welcome, stub: rounds_pb2_grpc.FederationStub) -> None:
+    def _welcome(self, welcome: rounds_pb2.Welcome, calls: _Calls) -> None:
         if welcome.protocol != PROTOCOL:
             raise HandshakeError(
                 f"the aggregator speaks protocol {welcome.protocol}, this client {PROTOCOL}; "
@@ -336,7 +341,7 @@ class Link:
             )
         log.info("joined", extra={"client": self._hello.client_id})
         with self._changed:
-            self._stub = stub
+            self._calls = calls
             self._changed.notify_all()
 
     def _hear_echo(self, echo: rounds_pb2.HeartbeatReply) -> None:
@@ -361,8 +366,8 @@ class Link:
     def _leave(self) -> bool:
         """Forget a connection that ended; whether the aggregator had welcomed us on it."""
         with self._changed:
-            was_joined = self._stub is not None
-            self._stub = self._channel = self._clock = None
+            was_joined = self._calls is not None
+            self._calls = self._channel = self._clock = None
             self._changed.notify_all()
         return was_joined
 
@@ -380,12 +385,6 @@ def address_in(path: Path) -> str | None:
         return None
     except OSError as error:
         raise ConfigError(f"{path}: the aggregator's address cannot be read ({error})") from error
-
-
-def _parts(header: UploadHeader, body: bytes) -> Iterator[rounds_pb2.UploadPart]:
-    yield rounds_pb2.UploadPart(header=header_to_proto(header))
-    for chunk in chunks(body):
-        yield rounds_pb2.UploadPart(chunk=chunk)
 
 
 def _pause_s(n_failures: int) -> float:

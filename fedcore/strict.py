@@ -24,6 +24,8 @@ __all__ = ["build", "canonical_json", "digest", "parse", "to_table"]
 
 C = TypeVar("C")
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
 
 def parse(cls: type[C], table: Mapping[str, Any], *, where: str) -> C:
     """Build a frozen dataclass from a table of plain values.
@@ -69,8 +71,10 @@ def build(registry: Registry[type[C]], choice: Choice) -> C:
 
 def to_table(value: Any) -> Any:
     """The plain value (dict, list, str, int, float, bool, None) that `parse` reads back."""
+    if type(value) in _PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_table(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {name: to_table(getattr(value, name)) for name in _field_names(type(value))}
     if isinstance(value, Mapping):
         return {key: to_table(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -90,6 +94,11 @@ def canonical_json(value: Any) -> bytes:
 def digest(value: Any) -> str:
     """SHA-256 of the canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+@functools.cache
+def _field_names(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls))
 
 
 @functools.cache

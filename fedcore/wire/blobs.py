@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from fedcore.errors import Refusal, UpdateError
 from protos.v1.types_pb2 import Chunk
 
-__all__ = ["CHUNK_BYTES", "BlobReceiver", "Chunk", "chunks"]
+__all__ = ["CHUNK_BYTES", "BlobReceiver", "Chunk", "Piece", "chunks", "pieces"]
 
 CHUNK_BYTES = 1 << 18  # serialising messages of 1 MiB costs several times as much per byte
 _MAX_CHUNK_BYTES = 1 << 20
 
 
-def chunks(blob: bytes | memoryview) -> Iterator[Chunk]:
-    """Cut a blob into messages of at most 256 KiB, in order."""
+class Piece(NamedTuple):
+    """What a `Chunk` says, without a copy of its data."""
+
+    offset: int
+    data: bytes | memoryview
+
+
+def pieces(blob: bytes | memoryview) -> Iterator[Piece]:
+    """Cut a blob into views of at most 256 KiB, in order."""
     view = memoryview(blob)
     for offset in range(0, len(view), CHUNK_BYTES):
-        yield Chunk(offset=offset, data=bytes(view[offset : offset + CHUNK_BYTES]))
+        yield Piece(offset, view[offset : offset + CHUNK_BYTES])
+
+
+def chunks(blob: bytes | memoryview) -> Iterator[Chunk]:
+    """Cut a blob into messages of at most 256 KiB, in order."""
+    for offset, data in pieces(blob):
+        yield Chunk(offset=offset, data=bytes(data))
 
 
 class BlobReceiver:
@@ -34,19 +48,19 @@ class BlobReceiver:
 
     def __init__(self, *, n_bytes: int, sha256: str) -> None:
         self._n_bytes = n_bytes
-        self._arrived: list[bytes] = []
+        self._arrived: list[bytes | memoryview] = []
         self._n_arrived = 0
         self._n_settled = 0
         self._sha256 = sha256
         self._hash = hashlib.sha256()
 
-    def add(self, chunk: Chunk) -> None:
+    def add(self, chunk: Chunk | Piece) -> None:
         """Take one chunk.
 
         Raises:
             UpdateError: out of order, empty, too large, or beyond the declared size.
         """
-        data = chunk.data  # once: every access copies it out of the message
+        data = chunk.data  # once: every access copies it out of a message
         if chunk.offset != self._n_arrived:
             raise UpdateError(
                 Refusal.CHUNK_ORDER, f"chunk at offset {chunk.offset}, expected {self._n_arrived}"
@@ -68,7 +82,7 @@ class BlobReceiver:
         """Bytes that arrived since the last `settle`."""
         return self._n_arrived - self._n_settled
 
-    def settle(self) -> list[bytes]:
+    def settle(self) -> list[bytes | memoryview]:
         """Hash what arrived since the last call, forget it, and return it in order.
 
         One thread may do this while another adds: hashing releases the interpreter's lock.
@@ -80,7 +94,7 @@ class BlobReceiver:
             self._n_settled += len(piece)
         return pieces
 
-    def finish(self) -> list[bytes]:
+    def finish(self) -> list[bytes | memoryview]:
         """The last pieces, once every byte has arrived and the hash of all of them fits.
 
         Raises:

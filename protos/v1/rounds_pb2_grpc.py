@@ -71,8 +71,8 @@ class FederationServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Upload(self, request_iterator, context):
-        """One update: the header first, then its chunks. The response is the acknowledgement; the
-        bytes are in the journal before it is sent.
+        """One update: the header first, then its chunks, the first of which may come with the header.
+        The response is the acknowledgement; the bytes are in the journal before it is sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

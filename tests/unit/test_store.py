@@ -1,5 +1,6 @@
 """The store and the journal: what is written is read back, and strangers are turned away."""
 
+import contextlib
 import hashlib
 import sqlite3
 
@@ -126,6 +127,42 @@ def test_a_blob_is_there_whole_or_not_at_all(tmp_path, survives_power_loss):
     half.close()
     with pytest.raises(RunError, match="the run needs it"):
         folder.read("0" * 64)
+
+
+def test_what_is_remembered_is_what_lies_in_the_folder(tmp_path):
+    folder = BlobFolder(tmp_path / "blobs")
+    blobs = [bytes([n]) * 10 for n in range(40)]
+    for blob in blobs:
+        assert folder.put(blob) == hashlib.sha256(blob).hexdigest()
+    for blob in blobs:
+        sha256 = hashlib.sha256(blob).hexdigest()
+        assert folder.read(sha256) == blob == folder.path(sha256).read_bytes()
+        assert folder.read_if_small(sha256, n_bytes=10) == blob
+        assert folder.read_if_small(sha256, n_bytes=9) is None
+    with pytest.raises(RunError, match="the run needs it"):
+        folder.read_if_small("0" * 64, n_bytes=10)
+
+
+def ask_and_fail(store):
+    with store.together():
+        assert store.ask(TICKET) == 0
+        assert store.ask(TICKET) == 1
+        for _ in range(2):  # the second time it is known
+            store.open_round("run", round=0, plan=b"", plan_digest="", weights="")
+
+
+def test_what_is_written_together_is_kept_together_or_not_at_all(tmp_path):
+    with contextlib.closing(Store(tmp_path / "store.sqlite")) as store:
+        with pytest.raises(sqlite3.IntegrityError):
+            ask_and_fail(store)
+        assert store.last_attempt(TICKET) is None
+        with StoreReader(tmp_path / "store.sqlite") as reader:
+            with store.together():
+                assert store.ask(TICKET) == 0
+                store.event("asked")
+                assert reader.last_attempt(TICKET) is None
+            assert reader.last_attempt(TICKET) == 0
+            assert [event.kind for event in reader.events()] == ["asked"]
 
 
 def test_a_reader_sees_a_whole_store_or_none_while_it_is_made(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import queue
 import threading
 import time
@@ -149,11 +150,13 @@ class SmallAggregator(rounds_pb2_grpc.FederationServicer):
 
     def Upload(self, parts, context):  # noqa: N802
         try:
-            header = header_from_proto(next(parts).header)
+            first = next(parts)
+            header = header_from_proto(first.header)
             self.refuse_upload(header)
             receiver = BlobReceiver(n_bytes=header.n_bytes, sha256=header.sha256)
-            for part in parts:
-                receiver.add(part.chunk)
+            for part in itertools.chain([first], parts):
+                if part.HasField("chunk"):
+                    receiver.add(part.chunk)
             body = b"".join(receiver.finish())
         except UpdateError as error:
             context.abort(status_of(error), str(error))
