@@ -27,14 +27,14 @@ class DeepLeakage(GradientMatching):
 
     Attributes:
         labels: searched for along with the inputs, unless another source is named.
-        memory: pairs that L-BFGS keeps.
+        memory: pairs that L-BFGS keeps; 100 as in torch's own, and far stronger than 20.
     """
 
     name: ClassVar[str] = "dlg"
     start: ClassVar[StartKind] = "normal"
 
     labels: LabelSource = "joint"
-    memory: int = 20
+    memory: int = 100
 
     def __post_init__(self) -> None:
         if self.memory < 1:
