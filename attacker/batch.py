@@ -130,6 +130,13 @@ class Batch:
             torch.stack([self._view.to_raw(self._candidate(row)) for row in rows])
         )
 
+    def trains(self, rows: Tensor) -> np.ndarray | None:
+        """The network's input, [victim, restart, time, example, feature...], if it is searched."""
+        if not self._view.is_train:
+            return None
+        received = [self._view.to_network(self._candidate(row)) for row in rows]
+        return self.by_victim(torch.stack(received))
+
     def labels(self, rows: Tensor) -> np.ndarray:
         """The given or the most likely labels, int64 [victim, restart, example]."""
         given = [None] * len(rows) if self._labels is None else self._labels

@@ -19,7 +19,7 @@ shape where the encoding kept one step per frame.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from fedcore.errors import AttackError
 from fedcore.plan import Choice, EncodingSpec
 from fedcore.strict import build
 
-__all__ = ["InputView", "input_view"]
+__all__ = ["InputView", "input_view", "train_view"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class InputView:
         high: largest possible value.
         to_network: candidate -> [time, batch, feature...], differentiable.
         to_raw: candidate -> raw input in [0, 1], [batch, feature...].
+        is_train: whether a candidate is the train itself and no input behind it.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +51,7 @@ class InputView:
     high: float
     to_network: Callable[[Tensor], Tensor]
     to_raw: Callable[[Tensor], Tensor]
+    is_train: bool = False
 
 
 def input_view(spec: EncodingSpec, *, input_shape: tuple[int, ...], batch_size: int) -> InputView:
@@ -69,6 +71,42 @@ def input_view(spec: EncodingSpec, *, input_shape: tuple[int, ...], batch_size: 
         )
     encoding = build(ENCODINGS, Choice(name=spec.name, options=spec.options))
     return _VIEWS[spec.name](encoding, spec.n_steps, (batch_size, *input_shape))
+
+
+def train_view(
+    spec: EncodingSpec, *, input_shape: tuple[int, ...], batch_size: int, is_binary: bool
+) -> InputView:
+    """How to search for the train itself where a draw lies between it and the input.
+
+    Args:
+        spec: the plan's encoding.
+        input_shape: of one example as the network sees it at one step.
+        batch_size: examples to find.
+        is_binary: whether the network gets the nearest spikes, as if they were the candidate where
+            it is differentiated (straight through); otherwise relaxed ones.
+
+    Raises:
+        AttackError: nothing is known here about this encoding, or its train is the input itself.
+    """
+    if spec.name == "direct":
+        raise AttackError("encoding 'direct' has no spikes: its train is the input itself")
+    view = input_view(spec, input_shape=input_shape, batch_size=batch_size)
+    if spec.name == "rate":
+        encoding: Any = build(ENCODINGS, Choice(name=spec.name, options=spec.options))
+        view = _train(
+            spec.n_steps,
+            (batch_size, *input_shape),
+            to_raw=lambda spikes: spikes.mean(0) / encoding.max_rate,
+        )
+    return _rounded(view) if is_binary else view
+
+
+def _rounded(view: InputView) -> InputView:
+    return replace(
+        view,
+        to_network=lambda spikes: spikes + (spikes.round() - spikes).detach(),
+        to_raw=lambda spikes: view.to_raw(spikes.round()),
+    )
 
 
 def _direct(_: Any, n_steps: int, shape: tuple[int, ...]) -> InputView:
@@ -122,6 +160,7 @@ def _train(
         high=1.0,
         to_network=lambda spikes: spikes,
         to_raw=lambda spikes: to_raw(spikes).clamp(0, 1),
+        is_train=True,
     )
 
 

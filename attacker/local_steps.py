@@ -131,17 +131,18 @@ class LocalSteps:
         n_turns = max(map(len, ways), default=0)
         return tuple(way[turn % len(way)] for turn in range(n_turns) for way in ways)
 
-    def spread(self, found: np.ndarray) -> np.ndarray:
-        """Inputs or labels of all steps one after the other, as the client had them.
+    def spread(self, found: np.ndarray, *, axis: int = 1) -> np.ndarray:
+        """Inputs, labels or trains of all steps one after the other, as the client had them.
 
         Args:
-            found: [restart, n_inputs, ...].
+            found: with `n_inputs` examples.
+            axis: of the examples.
 
         Returns:
-            [restart, n_steps * batch_size, ...].
+            With n_steps * batch_size examples.
         """
         n_times = self.n_steps if self.same_batch else 1
-        return np.concatenate([found] * n_times, axis=1)
+        return np.concatenate([found] * n_times, axis=axis)
 
     def _examples_of(self, step: int) -> slice:
         return slice(step * self.batch_size, (step + 1) * self.batch_size)

@@ -17,6 +17,7 @@ ATTACKS: Registry[type[Attack]] = Registry(
         "dlg": "attacker.attacks.dlg:DeepLeakage",
         "idlg": "attacker.attacks.idlg:ImprovedDeepLeakage",
         "inverting-gradients": "attacker.attacks.inverting_gradients:InvertingGradients",
+        "relaxed-matching": "attacker.attacks.relaxed:RelaxedMatching",
     },
 )
 """Each is a frozen dataclass; its fields are the attack's options."""

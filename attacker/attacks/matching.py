@@ -22,7 +22,7 @@ from attacker.optimisers import Evaluate, Minimum, OnEvaluation
 from attacker.starts import StartKind
 from fedcore.errors import KnowledgeError
 from fedcore.nn.models import build
-from fedcore.plan import ModelSpec
+from fedcore.plan import ModelSpec, RoundPlan
 from fedcore.seeds import stream
 from fedcore.strict import canonical_json
 from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
@@ -56,14 +56,6 @@ class _Case:
     steps: LocalSteps
     labels: tuple[np.ndarray, ...]
     knowledge: tuple[str, ...]
-
-    @property
-    def view(self) -> InputView:
-        """What a candidate is."""
-        plan = self.seen.plan
-        return input_view(
-            plan.encoding, input_shape=plan.model.input_shape, batch_size=self.steps.n_inputs
-        )
 
     @property
     def kind(self) -> bytes:
@@ -138,6 +130,16 @@ class GradientMatching(Attack):
     ) -> Minimum:
         """Search all rows."""
 
+    def objection(self, plan: RoundPlan) -> str:
+        """Why a victim of this plan cannot be attacked, in one line, or ""."""
+        del plan
+        return ""
+
+    def view(self, plan: RoundPlan, *, n_inputs: int) -> InputView:
+        """What a candidate is."""
+        shape = plan.model.input_shape
+        return input_view(plan.encoding, input_shape=shape, batch_size=n_inputs)
+
     def update(self, steps: LocalSteps, model: ModelSpec, network_of: NetworkOf) -> Update:
         """What takes a candidate to the update that a client would have sent."""
         del model, network_of
@@ -159,7 +161,9 @@ class GradientMatching(Attack):
         answers: dict[int, Reconstruction] = {}
         groups: dict[bytes, list[int]] = {}
         for i, case in enumerate(cases):
-            if case.norm == 0:
+            if why := self.objection(case.seen.plan):
+                answers[i] = self._refused(case, budget, why=why)
+            elif case.norm == 0:
                 answers[i] = self._refused(case, budget, why=_NOTHING_TO_MATCH)
             else:
                 groups.setdefault(case.kind, []).append(i)
@@ -214,7 +218,8 @@ class GradientMatching(Attack):
         network_of: NetworkOf,
     ) -> list[Reconstruction]:
         started_ns = time.monotonic_ns()
-        plan, view, steps = cases[0].seen.plan, cases[0].view, cases[0].steps
+        plan, steps = cases[0].seen.plan, cases[0].steps
+        view = self.view(plan, n_inputs=steps.n_inputs)
         n_spatial = min(len(plan.model.input_shape) - 1, 2)
         batch = Batch(
             [case.victim(restarts=budget.restarts, seed=seed) for case in cases],
@@ -234,7 +239,7 @@ class GradientMatching(Attack):
         )
         kept = batch.within_range(minimum.candidates)
         losses = batch.by_victim(batch.losses(kept))
-        candidates, labels = batch.raw_inputs(kept), batch.labels(kept)
+        candidates, labels, trains = batch.raw_inputs(kept), batch.labels(kept), batch.trains(kept)
         curves = batch.by_victim(minimum.curves)
         duration_s = (time.monotonic_ns() - started_ns) * 1e-9 / len(cases)
         return [
@@ -249,6 +254,7 @@ class GradientMatching(Attack):
                 n_iterations=minimum.n_evaluations,
                 duration_s=duration_s,
                 knowledge=case.knowledge,
+                trains=None if trains is None else steps.spread(trains[i], axis=2),
             )
             if np.isfinite(losses[i]).any()
             else self._refused(case, budget, why=_DIVERGED)
