@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Evaluate", "Minimum", "OnEvaluation", "lbfgs", "signed_adam"]
+__all__ = ["Evaluate", "Minimum", "OnEvaluation", "flip_spikes", "lbfgs", "signed_adam"]
 
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Candidates [row, variable] -> losses [row] and their gradients [row, variable]."""
@@ -27,6 +27,7 @@ _CURVE_POINTS = 50
 _SUFFICIENT_DECREASE = 1e-4  # c1 and c2 of the weak Wolfe conditions
 _CURVATURE = 0.9
 _MAX_TRIALS = 25  # steps tried along one direction
+_NO_SLOPE = 1e-32  # a gradient below it says nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +161,53 @@ def lbfgs(
         rests |= gave_up & history.is_empty | (found & ~slope.any(1))
         history.forget(gave_up)
         line.restart(found | gave_up, history, slope)
+    return record.minimum()
+
+
+def flip_spikes(
+    evaluate: Evaluate,
+    start: Tensor,
+    *,
+    n_evaluations: int,
+    share: float,
+    blind_share: float,
+    draw: Callable[[], Tensor],
+    on_evaluation: OnEvaluation,
+) -> Minimum:
+    """Descend among binary candidates, a few random flips at a time.
+
+    The spike-compatible gradient of Liang et al. 2020 (arXiv 2001.01587): a variable is proposed
+    to follow the sign of its gradient with a probability that grows linearly with the gradient's
+    size (gradient-to-spike converter); where a row has no gradient at all, variables flip at
+    random (restricted spike flipper). Unlike theirs, a row moves only where that lowers its loss.
+
+    Args:
+        evaluate: losses and gradients.
+        start: in {0, 1}, [row, variable].
+        n_evaluations: to make.
+        share: probability of the variable with the largest gradient.
+        blind_share: probability of each variable where there is no gradient.
+        draw: uniform numbers in [0, 1), [row, variable], new ones at each call.
+        on_evaluation: told after each.
+    """
+    record = _Record(start, n_evaluations=n_evaluations, on_evaluation=on_evaluation)
+    x = start
+    loss, slope = evaluate(x)
+    record.see(x, loss)
+    while record.n_evaluations < n_evaluations:
+        size = slope.abs()
+        smallest, largest = size.amin(1, keepdim=True), size.amax(1, keepdim=True)
+        chance = share * (size - smallest) / (largest - smallest).clamp(min=_NO_SLOPE)
+        is_blind = largest <= _NO_SLOPE
+        flips = draw() < torch.where(is_blind, blind_share, chance)
+        wanted = torch.where(is_blind, 1 - x, (slope < 0).to(x.dtype))
+        trial = torch.where(flips, wanted, x)
+        trial_loss, trial_slope = evaluate(trial)
+        record.see(trial, trial_loss)
+        better = trial_loss < loss
+        x = torch.where(better[:, None], trial, x)
+        loss = torch.where(better, trial_loss, loss)
+        slope = torch.where(better[:, None], trial_slope, slope)
     return record.minimum()
 
 

@@ -18,6 +18,7 @@ ATTACKS: Registry[type[Attack]] = Registry(
         "idlg": "attacker.attacks.idlg:ImprovedDeepLeakage",
         "inverting-gradients": "attacker.attacks.inverting_gradients:InvertingGradients",
         "relaxed-matching": "attacker.attacks.relaxed:RelaxedMatching",
+        "spike-compatible": "attacker.attacks.spike_compatible:SpikeCompatible",
     },
 )
 """Each is a frozen dataclass; its fields are the attack's options."""
