@@ -26,7 +26,7 @@ from aggregator.sessions import (
 from aggregator.tap import Capture, RunOver, TapEvent
 from fedcore.errors import ConfigError, FedcoreError, HandshakeError, Refusal, UpdateError
 from fedcore.identity import Identity, Role
-from fedcore.wire.blobs import CHUNK_BYTES, Chunk, Piece
+from fedcore.wire.blobs import MESSAGE_BYTES, Chunk, Piece
 from fedcore.wire.channel import CertFiles, channel_options, peer_identity
 from fedcore.wire.messages import (
     PROTOCOL,
@@ -228,7 +228,7 @@ async def _file_chunks(path: Path) -> AsyncIterator[Chunk]:
     """A file in messages of at most 256 KiB; a reader that stalls holds one of them."""
     with path.open("rb") as file:
         offset = 0
-        while data := file.read(CHUNK_BYTES):
+        while data := file.read(MESSAGE_BYTES):
             yield Chunk(offset=offset, data=data)
             offset += len(data)
 

@@ -208,11 +208,7 @@ class Aggregator:
         try:
             async for piece in pieces:
                 upload.add(piece)
-            blob = await upload.finish()
-            update = await off_the_loop(
-                partial(self._admission.check_blob, blob, now), n_bytes=len(blob)
-            )
-            await upload.settle()
+            update = await upload.finish(partial(self._admission.check_blob, now=now))
             # From here to the answer nothing else runs. Is all as it was before the blob came?
             moved_on = self._open is not now or self._n_accepted != n_accepted
             if moved_on and self._admission.check_header(header, self._open) is None:

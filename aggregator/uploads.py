@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from aggregator.journal import BlobFolder
@@ -54,20 +55,22 @@ class IncomingUpload:
                 self._working.result()
             self._start(self._write_arrived)
 
-    async def finish(self) -> bytes | memoryview:
-        """The whole blob, written and checked against size and hash.
+    async def finish(self, check: Callable[[bytes | memoryview], T]) -> T:
+        """Check the whole blob, and force it to the disk where the journal wants that.
+
+        Args:
+            check: is shown the blob, written and right in size and hash; may run in a thread.
+
+        Returns:
+            What `check` said.
 
         Raises:
-            UpdateError: TRUNCATED or WRONG_HASH.
+            UpdateError: TRUNCATED or WRONG_HASH, or what `check` raises.
             StorageError: the disk did not take it.
         """
         if self._working is not None:
             await asyncio.shield(self._working)
-        return await self._with_the_file(self._write_last)
-
-    async def settle(self) -> None:
-        """Force the bytes to the disk where the journal wants that."""
-        await self._with_the_file(self._file.settle)
+        return await self._with_the_file(partial(self._finish, check))
 
     def keep(self) -> None:
         """Put the settled blob into the journal."""
@@ -97,6 +100,11 @@ class IncomingUpload:
 
     def _write_arrived(self) -> None:
         self._file.write(self._receiver.settle())
+
+    def _finish(self, check: Callable[[bytes | memoryview], T]) -> T:
+        found = check(self._write_last())
+        self._file.settle()
+        return found
 
     def _write_last(self) -> bytes | memoryview:
         """Write the rest, and show all of it: from memory if that is where it is, else the file."""

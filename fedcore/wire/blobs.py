@@ -9,9 +9,12 @@ from typing import NamedTuple
 from fedcore.errors import Refusal, UpdateError
 from protos.v1.types_pb2 import Chunk
 
-__all__ = ["CHUNK_BYTES", "BlobReceiver", "Chunk", "Piece", "chunks", "pieces"]
+__all__ = ["CHUNK_BYTES", "MESSAGE_BYTES", "BlobReceiver", "Chunk", "Piece", "chunks", "pieces"]
 
-CHUNK_BYTES = 1 << 18  # serialising messages of 1 MiB costs several times as much per byte
+CHUNK_BYTES = 1 << 20  # of an upload, whose parts are made without protobuf
+MESSAGE_BYTES = (
+    1 << 18
+)  # of what protobuf serialises: 1 MiB costs it several times as much per byte
 _MAX_CHUNK_BYTES = 1 << 20
 
 
@@ -23,14 +26,14 @@ class Piece(NamedTuple):
 
 
 def pieces(blob: bytes | memoryview) -> Iterator[Piece]:
-    """Cut a blob into views of at most 256 KiB, in order."""
+    """Cut a blob into views of at most 1 MiB, in order."""
     view = memoryview(blob)
     for offset in range(0, len(view), CHUNK_BYTES):
         yield Piece(offset, view[offset : offset + CHUNK_BYTES])
 
 
 def chunks(blob: bytes | memoryview) -> Iterator[Chunk]:
-    """Cut a blob into messages of at most 256 KiB, in order."""
+    """Cut a blob into messages of at most 1 MiB, in order."""
     for offset, data in pieces(blob):
         yield Chunk(offset=offset, data=bytes(data))
 

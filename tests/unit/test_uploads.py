@@ -42,8 +42,7 @@ def test_a_cancelled_upload_waits_for_its_thread_and_drops_its_file(tmp_path, mo
         try:
             for chunk in chunks(BLOB):
                 upload.add(chunk)
-            await upload.finish()
-            await upload.settle()
+            await upload.finish(len)
         finally:
             await upload.close()
 
