@@ -2,7 +2,8 @@
 
 An optimiser asks `evaluate` for the losses and gradients of all rows in one call. No row waits for
 another's line search, and no row's numbers depend on another's. What is kept of a row is the lowest
-loss that was measured, with the very candidate that had it.
+loss that was measured, with the very candidate that had it. A search ends early when no row has got
+any further for `patience` evaluations.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ OnEvaluation = Callable[[int, Tensor], None]
 """Told after each evaluation: how many there were, and the lowest losses so far [row]."""
 
 _CURVE_POINTS = 50
+_WORTH_WAITING = 1e-3  # part of a row's loss that must go for it to have got any further
 
 _SUFFICIENT_DECREASE = 1e-4  # c1 and c2 of the weak Wolfe conditions
 _CURVATURE = 0.9
@@ -50,9 +52,20 @@ class Minimum:
 class _Record:
     """Keeps the best candidate of every row and the curve towards it."""
 
-    def __init__(self, start: Tensor, *, n_evaluations: int, on_evaluation: OnEvaluation) -> None:
+    def __init__(
+        self,
+        start: Tensor,
+        *,
+        n_evaluations: int,
+        patience: int | None,
+        on_evaluation: OnEvaluation,
+    ) -> None:
         self._candidates = start
         self._losses = start.new_full((len(start),), math.inf)
+        self._marks = start.new_full((len(start),), torch.finfo(start.dtype).max)
+        self._n_marked = 0
+        self._limit = n_evaluations
+        self._patience = n_evaluations if patience is None else patience
         self._curve: list[Tensor] = []
         self._point_every = math.ceil(n_evaluations / _CURVE_POINTS)
         self._on_evaluation = on_evaluation
@@ -66,7 +79,17 @@ class _Record:
         if self.n_evaluations % self._point_every == 0:
             self._curve.append(self._losses)
         self.n_evaluations += 1
+        further = self._losses < self._marks - _WORTH_WAITING * self._marks.abs()
+        self._marks = torch.where(further, self._losses, self._marks)
+        if bool(further.any()):
+            self._n_marked = self.n_evaluations
         self._on_evaluation(self.n_evaluations, self._losses)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything is spent, or no row got any further for too long."""
+        n = self.n_evaluations
+        return n >= self._limit or n - self._n_marked >= self._patience
 
     def minimum(self) -> Minimum:
         return Minimum(
@@ -86,6 +109,7 @@ def signed_adam(
     low: float,
     high: float,
     on_evaluation: OnEvaluation,
+    patience: int | None = None,
 ) -> Minimum:
     """Adam on the gradient's sign, within a box.
 
@@ -101,8 +125,12 @@ def signed_adam(
         low: edge of the box.
         high: edge of the box.
         on_evaluation: told after each.
+        patience: evaluations without progress of any row after which the search ends; None for
+            never.
     """
-    record = _Record(start, n_evaluations=n_evaluations, on_evaluation=on_evaluation)
+    record = _Record(
+        start, n_evaluations=n_evaluations, patience=patience, on_evaluation=on_evaluation
+    )
     x = start.clamp(low, high)
     mean, square = torch.zeros_like(x), torch.zeros_like(x)
     for k in range(1, n_evaluations + 1):
@@ -114,6 +142,8 @@ def signed_adam(
         n_falls = sum(k > n_evaluations * part for part in (3 / 8, 5 / 8, 7 / 8))
         step = (mean / (1 - 0.9**k)) / ((square / (1 - 0.999**k)).sqrt() + 1e-8)
         x = (x - learning_rate * 0.1**n_falls * step).clamp(low, high)
+        if record.is_over:
+            break
     return record.minimum()
 
 
@@ -124,6 +154,7 @@ def lbfgs(
     n_evaluations: int,
     memory: int,
     on_evaluation: OnEvaluation,
+    patience: int | None = None,
 ) -> Minimum:
     """Limited-memory BFGS with a history and a line search of each row's own.
 
@@ -139,15 +170,19 @@ def lbfgs(
         n_evaluations: to make at most; fewer when every row rests.
         memory: pairs of steps and gradient changes kept per row.
         on_evaluation: told after each.
+        patience: evaluations without progress of any row after which the search ends; None for
+            never.
     """
-    record = _Record(start, n_evaluations=n_evaluations, on_evaluation=on_evaluation)
+    record = _Record(
+        start, n_evaluations=n_evaluations, patience=patience, on_evaluation=on_evaluation
+    )
     history = _History(start, memory=memory)
     x = start
     loss, slope = evaluate(x)
     record.see(x, loss)
     rests = ~(loss.isfinite() & slope.isfinite().all(1) & slope.any(1))
     line = _LineSearch.from_rest(-slope, slope)
-    while record.n_evaluations < n_evaluations and not bool(rests.all()):
+    while not (record.is_over or bool(rests.all())):
         trial = x + torch.where(rests, 0.0, line.step)[:, None] * line.direction
         trial_loss, trial_slope = evaluate(trial)
         record.see(trial, trial_loss)
@@ -173,6 +208,7 @@ def flip_spikes(
     blind_share: float,
     draw: Callable[[], Tensor],
     on_evaluation: OnEvaluation,
+    patience: int | None = None,
 ) -> Minimum:
     """Descend among binary candidates, a few random flips at a time.
 
@@ -189,12 +225,16 @@ def flip_spikes(
         blind_share: probability of each variable where there is no gradient.
         draw: uniform numbers in [0, 1), [row, variable], new ones at each call.
         on_evaluation: told after each.
+        patience: evaluations without progress of any row after which the search ends; None for
+            never.
     """
-    record = _Record(start, n_evaluations=n_evaluations, on_evaluation=on_evaluation)
+    record = _Record(
+        start, n_evaluations=n_evaluations, patience=patience, on_evaluation=on_evaluation
+    )
     x = start
     loss, slope = evaluate(x)
     record.see(x, loss)
-    while record.n_evaluations < n_evaluations:
+    while not record.is_over:
         size = slope.abs()
         smallest, largest = size.amin(1, keepdim=True), size.amax(1, keepdim=True)
         chance = share * (size - smallest) / (largest - smallest).clamp(min=_NO_SLOPE)

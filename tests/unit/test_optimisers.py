@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 scipy_optimize = pytest.importorskip("scipy.optimize")
 
-from attacker.optimisers import Evaluate, lbfgs, signed_adam  # noqa: E402
+from attacker.optimisers import Evaluate, flip_spikes, lbfgs, signed_adam  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -189,3 +189,43 @@ def test_the_kept_loss_is_that_of_the_kept_candidate(optimiser: str) -> None:
     assert torch.equal(told[-1][1], found.losses)
     assert bool((found.curves.diff(dim=1) <= 0).all())
     assert torch.equal(found.curves[:, -1], found.losses)
+
+
+@pytest.mark.parametrize("patience", [None, 30])
+def test_a_search_ends_when_no_row_gets_any_further(patience: int | None) -> None:
+    """One row stands still at once, the other for the last time after 40 evaluations."""
+    n_seen = 0
+
+    def evaluate(x):
+        nonlocal n_seen
+        n_seen += 1
+        falling = max(0.0, 40.0 - n_seen) + 1 - 1e-6 * n_seen  # and creeps on
+        return torch.tensor([5.0, falling]), torch.ones_like(x)
+
+    def told(*_) -> None:
+        pass
+
+    start, share = torch.zeros(2, 3), {"share": 0.5, "blind_share": 0.5}
+    searches = {
+        "adam": lambda **shared: signed_adam(
+            evaluate, start, learning_rate=0.1, low=0, high=1, **shared
+        ),
+        "flips": lambda **shared: flip_spikes(
+            evaluate, start, draw=lambda: torch.ones(2, 3), **share, **shared
+        ),
+    }
+    for search in searches.values():
+        n_seen = 0
+        found = search(n_evaluations=200, patience=patience, on_evaluation=told)
+        assert found.n_evaluations == n_seen == (200 if patience is None else 40 + patience)
+
+
+def test_lbfgs_ends_when_no_row_gets_any_further() -> None:
+    function, _ = quadratics(3, 8, condition=100.0)
+    start = torch.zeros(3, 8, dtype=torch.float64)
+    shared = {"memory": 5, "on_evaluation": lambda *_: None}
+    shifted = evaluating(lambda x: function(x) + 1)  # so that the last digits are not progress
+    patient = lbfgs(shifted, start, n_evaluations=300, **shared)
+    hasty = lbfgs(shifted, start, n_evaluations=300, patience=10, **shared)
+    assert hasty.n_evaluations < patient.n_evaluations
+    torch.testing.assert_close(hasty.losses, patient.losses, rtol=2e-2, atol=0)
