@@ -1,6 +1,8 @@
-"""Labels that the gradient itself gives away."""
+"""iDLG's rule: the true class is the one whose gradient is negative."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,7 +10,10 @@ from fedcore.errors import AttackError
 from fedcore.nn.models import READOUT
 from fedcore.types import TensorMap
 
-__all__ = ["label_candidates"]
+if TYPE_CHECKING:
+    from attacker.labels.readout import Readout
+
+__all__ = ["label_candidates", "negative_rows"]
 
 
 def label_candidates(gradient: TensorMap) -> tuple[int, ...]:
@@ -45,3 +50,13 @@ def label_candidates(gradient: TensorMap) -> tuple[int, ...]:
     telling = [int(np.argmin(scores)) for scores in rules if scores.min() < 0]
     silent = np.flatnonzero(rules[0] == rules[0].min()).tolist()
     return tuple(dict.fromkeys(telling or silent))
+
+
+def negative_rows(readout: Readout) -> np.ndarray:
+    """The rule on a batch: the classes whose row sums are negative are there.
+
+    Examples are shared out equally among them. Features must not be negative.
+    """
+    there = readout.weight_slope.sum(axis=1) < 0
+    counts: np.ndarray = readout.n_examples * there / max(1, int(there.sum()))
+    return counts
