@@ -225,7 +225,8 @@ class LeakageScore:
         metric: registered name, e.g. "psnr".
         value: the attacker's chosen candidate against the truth.
         oracle: the best restart by truth; the gap to `value` is the attacker's selection loss.
-        baselines: score by baseline name ("noise", "mean-image").
+        baselines: score by baseline name ("noise", "mean-image", "class-mean").
+        restarts: the score of every restart; empty where there is nothing to score.
     """
 
     ticket: Ticket
@@ -234,3 +235,4 @@ class LeakageScore:
     value: float | Missing
     oracle: float | Missing
     baselines: Mapping[str, float | Missing] = field(default_factory=dict)
+    restarts: tuple[float | Missing, ...] = ()

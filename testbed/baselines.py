@@ -1,9 +1,9 @@
-"""What anybody can guess without the update: noise, and the mean of images nobody trained on."""
+"""What anybody can guess without the update: noise, and means of images nobody trained on."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,15 @@ from fedcore.errors import RunError
 from fedcore.seeds import stream
 from fedcore.types import Ticket
 
-__all__ = ["Auxiliary", "Guess", "check_disjoint", "mean_image_guess", "noise_guesses"]
+__all__ = [
+    "Auxiliary",
+    "Guess",
+    "Pool",
+    "check_disjoint",
+    "class_mean_guess",
+    "mean_image_guess",
+    "noise_guesses",
+]
 
 N_DRAWS = 16
 
@@ -26,10 +34,12 @@ class Guess:
     Attributes:
         inputs: in [0, 1], float32 [batch, feature...].
         labels: int64 [batch].
+        trains: what the network is said to have received, [time, batch, feature...], or None.
     """
 
     inputs: np.ndarray
     labels: np.ndarray
+    trains: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,42 @@ class Auxiliary:
         if not len(inputs):
             raise RunError(f"{path}: no auxiliary example in it, so there is no baseline")
         return cls(inputs=inputs.astype(np.float32), labels=labels.astype(np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Examples among which a victim's is looked for: the auxiliary ones and all victims'.
+
+    Attributes:
+        flat: every content once, float64 [example, value].
+        places: content -> index into `flat`.
+    """
+
+    flat: np.ndarray
+    places: Mapping[bytes, int]
+
+    @classmethod
+    def of(cls, auxiliary: Auxiliary, victims: Sequence[np.ndarray]) -> Pool:
+        """All auxiliary examples and those of all victims, [batch, feature...] each."""
+        examples = {_content(x): x for batch in (auxiliary.inputs, *victims) for x in batch}
+        return cls(
+            flat=np.stack([x.reshape(-1).astype(np.float64) for x in examples.values()]),
+            places={content: place for place, content in enumerate(examples)},
+        )
+
+    def __len__(self) -> int:
+        return len(self.flat)
+
+    def places_of(self, inputs: np.ndarray) -> np.ndarray:
+        """Where a victim's examples stand, int64 [batch]."""
+        return np.array([self.places[_content(example)] for example in inputs])
+
+    def distances(self, inputs: np.ndarray) -> np.ndarray:
+        """Squared distances of guesses [batch, feature...] to everything, [batch, example]."""
+        flat = inputs.reshape(len(inputs), -1).astype(np.float64)
+        squares = (flat**2).sum(axis=1)[:, None] + (self.flat**2).sum(axis=1)
+        distances: np.ndarray = squares - 2 * flat @ self.flat.T
+        return distances
 
 
 def check_disjoint(auxiliary: Auxiliary, victims: Sequence[np.ndarray]) -> None:
@@ -100,6 +146,24 @@ def mean_image_guess(auxiliary: Auxiliary, *, batch_size: int) -> Guess:
         inputs=np.repeat(mean[None], batch_size, axis=0),
         labels=np.full(batch_size, label, dtype=np.int64),
     )
+
+
+def class_mean_guess(auxiliary: Auxiliary, *, labels: np.ndarray) -> Guess:
+    """The mean auxiliary image of each example's *true* class: what knowing the labels is worth.
+
+    A class without auxiliary examples gets the mean of all.
+
+    Args:
+        auxiliary: the examples.
+        labels: the true ones, int64 [batch].
+    """
+    fallback = mean_image_guess(auxiliary, batch_size=1).inputs[0]
+    means = {
+        label: auxiliary.inputs[auxiliary.labels == label].mean(axis=0, dtype=np.float64)
+        for label in np.unique(auxiliary.labels).tolist()
+    }
+    chosen = [means.get(label, fallback) for label in labels.tolist()]
+    return Guess(inputs=np.stack(chosen).astype(np.float32), labels=labels)
 
 
 def _content(example: np.ndarray) -> bytes:

@@ -14,11 +14,13 @@ from fedcore.types import LeakageScore, Missing, Ticket
 from testbed.metrics import Metric
 from testbed.statistics import Estimate, Share, mean_with_interval, share_with_interval
 
-__all__ = ["BASELINES", "Attempt", "Findings", "Summary", "read_findings", "summarise"]
+__all__ = ["BASELINES", "NULLS", "Attempt", "Findings", "Summary", "read_findings", "summarise"]
 
 BASELINES = ("noise", "mean-image")
 """What anybody scores without the update; every metric stands beside both."""
 
+NULLS = (*BASELINES, "class-mean")
+"""And what somebody scores who is told the true labels, and nothing else."""
 
 _NO_ANSWER = Missing(why="there is no reconstruction")
 
@@ -59,9 +61,12 @@ class Summary:
         n_missing: victims without one; their reasons stand in the scores.
         mean: of the attacker's chosen candidates.
         oracle: of the best restarts by truth.
-        baselines: mean by baseline, over the same victims.
-        differences: mean of (score - baseline) over the same victims, by baseline.
+        baselines: mean by name in `NULLS`, over the same victims.
+        differences: mean of (score - baseline) over the same victims, by the same names.
         success: victims better than *both* baselines, of all victims, scored or not.
+        restart_success: restarts better than both baselines, of all restarts. Those of one victim
+            are not independent draws.
+        rdlv: relative data leakage value, of SSIM alone: (score - mean image's) / mean image's.
     """
 
     metric: str
@@ -73,6 +78,8 @@ class Summary:
     baselines: Mapping[str, Estimate | Missing]
     differences: Mapping[str, Estimate | Missing]
     success: Share | Missing
+    restart_success: Share | Missing
+    rdlv: Estimate | Missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,34 +159,57 @@ def summarise(
         name: its registered name.
         of_round: the round that the scores come from; None for all.
     """
-    scored = [
-        (score.value, score.oracle, {b: score.baselines[b] for b in BASELINES})
-        for score in scores
-        if not isinstance(score.value, Missing)
+    scored = [score for score in scores if not isinstance(score.value, Missing)]
+    n_better = sum(_is_success(score.value, score, metric=metric) for score in scored)
+    restarts = [
+        _is_success(value, score, metric=metric) for score in scored for value in score.restarts
     ]
-    baselines = {b: [_number(bases[b]) for _, _, bases in scored] for b in BASELINES}
-    n_above = sum(
-        all(metric.is_better(value, _number(base)) for base in bases.values())
-        for value, _, bases in scored
-    )
     return Summary(
         metric=name,
         round=of_round,
         n=len(scored),
         n_missing=len(scores) - len(scored),
-        mean=mean_with_interval([value for value, _, _ in scored]),
-        oracle=mean_with_interval([_number(oracle) for _, oracle, _ in scored]),
-        baselines={b: mean_with_interval(values) for b, values in baselines.items()},
+        mean=mean_with_interval([_number(score.value) for score in scored]),
+        oracle=mean_with_interval([_number(score.oracle) for score in scored]),
+        baselines={null: _mean([score.baselines[null] for score in scored]) for null in NULLS},
         differences={
-            b: mean_with_interval(
-                [value - base for (value, _, _), base in zip(scored, values, strict=True)]
-            )
-            for b, values in baselines.items()
+            null: _mean([_less(score.value, score.baselines[null]) for score in scored])
+            for null in NULLS
         },
-        success=share_with_interval(n_above, len(scores))
+        success=share_with_interval(n_better, len(scores))
         if scored
         else Missing(why="no victim has a score"),
+        restart_success=share_with_interval(sum(restarts), len(restarts)),
+        rdlv=_mean([_relative(score) for score in scored])
+        if name == "ssim"
+        else Missing(why="RDLV is of SSIM alone"),
     )
+
+
+def _is_success(value: float | Missing, score: LeakageScore, *, metric: Metric) -> bool:
+    """Whether a value is better than both baselines of its victim; what is missing is not."""
+    return not isinstance(value, Missing) and all(
+        metric.is_better(value, _number(score.baselines[baseline])) for baseline in BASELINES
+    )
+
+
+def _relative(score: LeakageScore) -> float | Missing:
+    """RDLV of one victim (Hatamizadeh et al. 2023, as NVFlare has it), the prior being the mean."""
+    prior = _number(score.baselines["mean-image"])
+    if prior <= 0:
+        return Missing(why="the mean image has no positive similarity to the truth")
+    return (_number(score.value) - prior) / prior
+
+
+def _less(value: float | Missing, baseline: float | Missing) -> float | Missing:
+    return baseline if isinstance(baseline, Missing) else _number(value) - baseline
+
+
+def _mean(values: Sequence[float | Missing]) -> Estimate | Missing:
+    """Over the values that are there; where none is, the first reason."""
+    found = [value for value in values if not isinstance(value, Missing)]
+    reasons = [value for value in values if isinstance(value, Missing)]
+    return mean_with_interval(found) if found or not reasons else reasons[0]
 
 
 def _number(value: float | Missing) -> float:

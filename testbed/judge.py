@@ -13,18 +13,32 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedcore.config import Arm, Experiment
+from fedcore.data.encodings import encode
 from fedcore.errors import RunError
 from fedcore.ground_truth import JudgeKey, VictimRecord, open_record
 from fedcore.layout import PrivateFolder, RunFolder
+from fedcore.seeds import stream
 from fedcore.types import LeakageScore, Missing, Reconstruction, Ticket
-from testbed.baselines import Auxiliary, Guess, check_disjoint, mean_image_guess, noise_guesses
-from testbed.findings import BASELINES, Attempt, Findings, summarise
+from testbed.baselines import (
+    Auxiliary,
+    Guess,
+    Pool,
+    check_disjoint,
+    class_mean_guess,
+    mean_image_guess,
+    noise_guesses,
+)
+from testbed.findings import NULLS, Attempt, Findings, summarise
 from testbed.metrics import METRICS, Metric, match
+from testbed.metrics.trains import score_trains
 from testbed.pictures import Picture, write_pictures
 from testbed.provenance import own_version
 from testbed.results import accepted_updates, answers_of
 
-__all__ = ["judge"]
+__all__ = ["judge", "truth_of"]
+
+ORDERED = "ordered"
+"""Certificate entry: 0 where an answer knows the frames of a train, and not when they came."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +77,27 @@ class _Case:
         return replace(
             case,
             guesses=tuple(
-                _matched(Guess(inputs=inputs, labels=labels), truth)
-                for inputs, labels in zip(answer.candidates, answer.labels, strict=True)
+                _matched(
+                    Guess(
+                        inputs=answer.candidates[restart],
+                        labels=answer.labels[restart],
+                        trains=None if answer.trains is None else answer.trains[restart],
+                    ),
+                    truth,
+                )
+                for restart in range(len(answer.candidates))
             ),
         )
+
+    @property
+    def claims_trains(self) -> bool:
+        """Whether the answer says what the network received."""
+        return isinstance(self.answer, Reconstruction) and self.answer.trains is not None
+
+    @property
+    def claims_order(self) -> bool:
+        """Whether the answer says when each frame came; one that does not say so denies it."""
+        return isinstance(self.answer, Missing) or self.answer.certificate.get(ORDERED, 1.0) != 0
 
 
 def judge(run: RunFolder, private: PrivateFolder) -> tuple[Findings, ...]:
@@ -95,13 +126,21 @@ def _judge_arm(
     truths = [case.truth for case in cases if isinstance(case.truth, VictimRecord)]
     check_disjoint(auxiliary, [truth.inputs for truth in truths])
 
+    pool = Pool.of(auxiliary, [truth.inputs for truth in truths])
     metrics = {name: METRICS.get(name) for name in METRICS.names()}
     scores: list[LeakageScore] = []
     pictures: list[Picture] = []
     for case in cases:
         baselines = _baseline_guesses(case, experiment, arm=arm, auxiliary=auxiliary)
         scores += [
-            _score(case, name, metric, baselines=baselines, labels_are_granted=arm.threat.labels)
+            _score(
+                case,
+                name,
+                metric,
+                baselines=baselines,
+                pool=pool,
+                labels_are_granted=arm.threat.labels,
+            )
             for name, metric in metrics.items()
         ]
         if isinstance(case.truth, VictimRecord):
@@ -115,7 +154,11 @@ def _judge_arm(
         run_id=run_id,
         arm=arm.name,
         attack=", ".join(sorted({score.attack for score in scores if score.attack})),
-        labels={name: metric.label_for(shape) for name, metric in metrics.items()},
+        labels={
+            name: metric.label_for(shape)
+            + (f" (pool of {len(pool)})" if metric.of == "identity" else "")
+            for name, metric in metrics.items()
+        },
         n_auxiliary=len(auxiliary.inputs),
         caveat=_caveat(cases, seed=experiment.seed),
         attempts=tuple(_attempt(case) for case in cases),
@@ -144,7 +187,7 @@ def _cases(run: RunFolder, run_id: str, *, arm: Arm, key: JudgeKey) -> list[_Cas
         _Case.of(
             ticket=ticket,
             sha256=_agreed_sha256(ticket, accepted, answers),
-            truth=_truth(run, ticket, accepted[ticket], key=key),
+            truth=truth_of(run, ticket, accepted[ticket], key=key),
             answer=answers.get(ticket, Missing(why="the attack left no reconstruction")),
         )
         for ticket in sorted(victims)
@@ -165,7 +208,14 @@ def _agreed_sha256(
     return accepted[ticket]
 
 
-def _truth(run: RunFolder, ticket: Ticket, sha256: str, *, key: JudgeKey) -> VictimRecord | Missing:
+def truth_of(
+    run: RunFolder, ticket: Ticket, sha256: str, *, key: JudgeKey
+) -> VictimRecord | Missing:
+    """The sealed record of an update's bytes, or why it is not there.
+
+    Raises:
+        RunError: the key does not open it, or it is another update's.
+    """
     path = run.sealed_file(ticket, sha256)
     try:
         sealed = path.read_bytes()
@@ -199,7 +249,8 @@ def _matched(guess: Guess, truth: VictimRecord) -> Guess:
         return guess  # a restart that diverged; its metrics say so
     inputs = np.clip(guess.inputs, 0, 1)  # a projection: never takes a guess away from the truth
     order = match(truth.inputs, inputs)
-    return Guess(inputs=inputs[order], labels=guess.labels[order])
+    trains = None if guess.trains is None else guess.trains[:, order]
+    return Guess(inputs=inputs[order], labels=guess.labels[order], trains=trains)
 
 
 def _baseline_guesses(
@@ -211,8 +262,20 @@ def _baseline_guesses(
     shape = case.truth.inputs.shape
     noise = noise_guesses(experiment.seed, case.ticket, shape=shape, n_classes=arm.model.n_classes)
     mean_image = mean_image_guess(auxiliary, batch_size=shape[0])
+    class_mean = class_mean_guess(auxiliary, labels=case.truth.labels)
     # Noise is matched like an attack's answer, so that matching favours neither.
-    return {"noise": [_matched(draw, case.truth) for draw in noise], "mean-image": [mean_image]}
+    found = {
+        "noise": [_matched(draw, case.truth) for draw in noise],
+        "mean-image": [mean_image],
+        "class-mean": [class_mean],
+    }
+    if not case.claims_trains:
+        return found
+    rng = stream(experiment.seed, "judge", "trains", case.ticket.round, case.ticket.client_id)
+    return {
+        name: [replace(guess, trains=encode(arm.encoding, guess.inputs, rng)) for guess in guesses]
+        for name, guesses in found.items()
+    }
 
 
 def _score(
@@ -221,17 +284,19 @@ def _score(
     metric: Metric,
     *,
     baselines: Mapping[str, Sequence[Guess]],
+    pool: Pool,
     labels_are_granted: bool,
 ) -> LeakageScore:
-    """One metric for one victim: the attacker's choice, the oracle, both baselines."""
+    """One metric for one victim: the attacker's choice, every restart, the oracle, the nulls."""
     value: float | Missing
     oracle: float | Missing
+    each: list[float | Missing] = []
     if case.failed:
         value = oracle = Missing(why=case.failed)
     elif metric.of == "labels" and labels_are_granted:
         value = oracle = Missing(why="the threat model grants the labels")
     else:
-        each = [_compare(metric, case.truth, guess) for guess in case.guesses]
+        each = [_compare(metric, case, guess, pool=pool) for guess in case.guesses]
         value, oracle = each[_chosen(case)], _best(each, metric)
     return LeakageScore(
         ticket=case.ticket,
@@ -240,22 +305,30 @@ def _score(
         value=value,
         oracle=oracle,
         baselines={
-            baseline: _mean([_compare(metric, case.truth, guess) for guess in baselines[baseline]])
-            if baseline in baselines
+            null: Missing(why="the class mean is told the labels")
+            if (null, metric.of) == ("class-mean", "labels")
+            else _mean([_compare(metric, case, guess, pool=pool) for guess in baselines[null]])
+            if null in baselines
             else Missing(why=case.failed)
-            for baseline in BASELINES
+            for null in NULLS
         },
+        restarts=tuple(each),
     )
 
 
-def _compare(metric: Metric, truth: VictimRecord | Missing, guess: Guess) -> float | Missing:
+def _compare(metric: Metric, case: _Case, guess: Guess, *, pool: Pool) -> float | Missing:
+    truth = case.truth
     if isinstance(truth, Missing):
         return truth
     if not np.isfinite(guess.inputs).all():
         return Missing(why="the reconstruction is not finite")
     if metric.of == "labels":
-        return metric.score(truth.labels, guess.labels)
-    return metric.score(truth.inputs, guess.inputs)
+        return metric.of_pair(truth.labels, guess.labels)
+    if metric.of == "identity":
+        return metric.of_pair(pool.places_of(truth.inputs), pool.distances(guess.inputs))
+    if metric.of == "trains":
+        return score_trains(metric, truth.encoded_input, guess.trains, is_ordered=case.claims_order)
+    return metric.of_pair(truth.inputs, guess.inputs)
 
 
 def _chosen(case: _Case) -> int:

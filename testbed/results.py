@@ -160,6 +160,7 @@ class ScoreRow:
     oracle: float | Missing
     noise: float | Missing
     mean_image: float | Missing
+    class_mean: float | Missing
 
 
 def accepted_updates(run: RunFolder, run_id: str) -> list[AcceptedUpdate]:
@@ -275,6 +276,7 @@ def _tables(results: Results) -> list[Table]:
             oracle=score.oracle,
             noise=score.baselines["noise"],
             mean_image=score.baselines["mean-image"],
+            class_mean=score.baselines["class-mean"],
         )
         for findings in found
         for score in findings.scores

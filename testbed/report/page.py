@@ -91,6 +91,11 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
             Grid.of(arm, found, into=folder) for arm, found in zip(arms, pictures, strict=True)
         ],
         "scores": [row for found in findings for row in _score_rows(found)],
+        "rdlv": [
+            (found.arm, _cell(found.summary("ssim").rdlv, 2))
+            for found in findings
+            if not isinstance(found.summary("ssim").rdlv, Missing)
+        ],
         "bars": list(itertools.chain.from_iterable(_bars(arm, folder) for arm in arms)),
         "phases": [row for arm in arms for row in _phase_rows(arm)],
         "training": [
@@ -149,10 +154,12 @@ def _score_rows(findings: Findings) -> Iterator[dict[str, Any]]:
             "attack": _cell(summary.mean, metric.digits),
             "oracle": _mean(summary.oracle, metric.digits),
             "mean_image": _mean(summary.baselines["mean-image"], metric.digits),
+            "class_mean": _mean(summary.baselines["class-mean"], metric.digits),
             "noise": _mean(summary.baselines["noise"], metric.digits),
             "over_mean_image": _cell(summary.differences["mean-image"], metric.digits),
             "over_noise": _cell(summary.differences["noise"], metric.digits),
             "success": words.share_text(summary.success),
+            "restarts": words.share_text(summary.restart_success),
         }
 
 
@@ -215,7 +222,8 @@ def _gaps(results: Results) -> Iterator[tuple[str, str, str]]:
             for why in failed.values():
                 yield name, "all scores of a victim", why
             for score in arm.findings.scores:
-                if isinstance(score.value, Missing) and score.ticket not in failed:
+                suits = METRICS.get(score.metric).suits(arm.arm.model.input_shape)
+                if isinstance(score.value, Missing) and suits and score.ticket not in failed:
                     yield name, arm.findings.labels[score.metric], score.value.why
         for report in arm.reports:
             for record in report.phases:

@@ -9,40 +9,67 @@ from testbed.metrics import METRICS, Metric
 
 
 def example(metric: Metric, seed: int) -> np.ndarray:
+    """What a metric scores, of four examples."""
     rng = stream(seed, "metric contract")
     if metric.of == "labels":
         return rng.integers(10, size=4)
-    return rng.random((4, 1, 12, 12), dtype=np.float32)
+    if metric.of == "trains":
+        return (rng.random((5, 4, 6)) < 0.5).astype(np.float32)
+    if metric.applies_to == "series":
+        return rng.random((4, 3, 20), dtype=np.float32)
+    return rng.random((4, 1, 16, 16), dtype=np.float32)
+
+
+def pair(metric: Metric, first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
+    """A truth and a guess; of an identity the distances of the guess to the examples."""
+    truth, guess = example(metric, first), example(metric, second)
+    if metric.of != "identity":
+        return truth, guess
+    distances = ((guess[:, None] - truth[None]) ** 2).mean(axis=(2, 3, 4))
+    return np.arange(4), distances if first == second else np.roll(distances, 1, axis=0)
 
 
 @pytest.fixture(params=METRICS.names())
 def metric(request: pytest.FixtureRequest) -> Metric:
     if request.param == "ssim":
         pytest.importorskip("skimage")
+    if request.param in ("fsim", "haarpsi"):
+        pytest.importorskip("piq")
     return METRICS.get(request.param)
 
 
 def test_the_truth_itself_scores_best(metric: Metric) -> None:
-    truth = example(metric, 0)
-    assert metric.score(truth, truth.copy()) == pytest.approx(metric.best)
+    assert metric.of_pair(*pair(metric, 0, 0)) == pytest.approx(metric.best)
 
 
 def test_another_example_scores_worse(metric: Metric) -> None:
-    score = metric.score(example(metric, 0), example(metric, 1))
+    score = metric.of_pair(*pair(metric, 0, 1))
     assert not isinstance(score, Missing)
     assert metric.is_better(metric.best, score)
     assert not metric.is_better(score, metric.best)
 
 
 def test_a_score_is_symmetric(metric: Metric) -> None:
-    a, b = example(metric, 2), example(metric, 3)
-    assert metric.score(a, b) == pytest.approx(metric.score(b, a))
+    if not metric.is_symmetric:
+        pytest.skip("does not claim to be symmetric")
+    a, b = pair(metric, 2, 3)
+    assert metric.of_pair(a, b) == pytest.approx(metric.of_pair(b, a))
 
 
 def test_arguments_are_left_alone(metric: Metric) -> None:
-    a, b = example(metric, 4), example(metric, 5)
+    a, b = pair(metric, 4, 5)
     a.flags.writeable = b.flags.writeable = False
-    metric.score(a, b)
+    metric.of_pair(a, b)
+
+
+def test_it_says_why_it_does_not_apply(metric: Metric) -> None:
+    if metric.applies_to == "any":
+        pytest.skip("applies to every input")
+    shape = (3, 20) if metric.applies_to == "images" else (1, 16, 16)
+    assert not metric.suits(shape)
+    score = metric.of_pair(np.zeros((4, *shape)), np.zeros((4, *shape)))
+    assert isinstance(score, Missing)
+    assert metric.applies_to in score.why
 
 
 def test_it_can_be_shown(metric: Metric) -> None:

@@ -11,11 +11,14 @@ from fedcore.errors import RunError
 from fedcore.ground_truth import JudgeKey
 from fedcore.types import LeakageScore, Missing
 from testbed.baselines import Guess, noise_guesses
-from testbed.findings import BASELINES, Findings, read_findings
+from testbed.findings import BASELINES, NULLS, Findings, read_findings
 from testbed.judge import judge
 from testbed.metrics import METRICS, label_accuracy, psnr_db
 from testbed.pictures import read_pictures
 from testbed.statistics import Estimate, Share
+
+NOT_OF_IMAGES = ("correlation", "smape", "spike-iou", "temporal-correlation", "van-rossum")
+"""Series, and trains that this attack does not claim."""
 
 
 def judged(world) -> dict[str, Findings]:
@@ -35,9 +38,13 @@ def test_every_victim_has_every_metric_beside_both_baselines(world) -> None:
             rows = scores(found, metric)
             assert len(rows) == n_victims
             for row in rows:
-                assert set(row.baselines) == set(BASELINES)
-                assert isinstance(row.value, float)
-                assert all(isinstance(value, float) for value in row.baselines.values())
+                assert set(row.baselines) == set(NULLS)
+                if isinstance(row.value, Missing):
+                    assert (
+                        metric in NOT_OF_IMAGES or "piq" in row.value.why or "16" in row.value.why
+                    )
+                else:
+                    assert all(isinstance(row.baselines[name], float) for name in BASELINES)
 
 
 def test_scores_are_those_of_the_attackers_choice(world) -> None:
@@ -238,4 +245,4 @@ def test_scores_hold_no_truth(world) -> None:
     found = judged(world)["ann"]
     written = world.run.scores_file(found.run_id).read_bytes()
     assert b"inputs" not in written
-    assert len(written) < 100_000
+    assert len(written) < 1000 * len(found.scores)  # the digits of an image would not fit

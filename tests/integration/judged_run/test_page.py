@@ -275,7 +275,11 @@ def test_the_summary_holds_both_baselines_and_the_word_modelled(page: Path, worl
         assert word in text
     for arm in summary_table(world.run):
         assert arm["energy_per_client_round"]["kind"] == "modelled"
-        assert set(arm["metrics"]["psnr"]["baselines"]) == {"noise", "mean-image"}
+        assert set(arm["metrics"]["psnr"]["baselines"]) == {
+            "noise",
+            "mean-image",
+            "class-mean",
+        }
 
 
 def test_the_same_run_gives_the_same_page(page: Path, world) -> None:

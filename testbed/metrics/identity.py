@@ -1,0 +1,77 @@
+"""Who is it: labels that are right, and examples that are found again in a pool."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedcore.types import Missing
+from testbed.metrics.base import Metric
+
+__all__ = [
+    "LABEL_ACCURACY",
+    "POOL_RANK",
+    "REIDENTIFIED",
+    "label_accuracy",
+    "pool_rank",
+    "reidentified",
+]
+
+
+def label_accuracy(truth: np.ndarray, guess: np.ndarray) -> float | Missing:
+    """Share of right labels, int64 [batch] each."""
+    return float(np.mean(truth == guess))
+
+
+def pool_rank(truth: np.ndarray, guess: np.ndarray) -> float | Missing:
+    """Mean rank of the true example among everything in a pool, by distance to the guess.
+
+    1 is the nearest; equally near examples share the mean of their ranks, so that a guess which
+    says nothing ranks in the middle.
+
+    Args:
+        truth: places of the true examples in the pool, int64 [batch].
+        guess: distances to everything in the pool, [batch, pool].
+    """
+    own = np.take_along_axis(guess, truth[:, None], axis=1)
+    n_nearer, n_level = (guess < own).sum(axis=1), (guess == own).sum(axis=1)
+    return float(np.mean(n_nearer + (n_level + 1) / 2))
+
+
+def reidentified(truth: np.ndarray, guess: np.ndarray) -> float | Missing:
+    """Share of guesses whose nearest neighbour in a pool is the true example; see `pool_rank`.
+
+    Chance is 1 over the pool's size. A tie is not found.
+    """
+    own = np.take_along_axis(guess, truth[:, None], axis=1)
+    return float(np.mean((guess <= own).sum(axis=1) == 1))
+
+
+LABEL_ACCURACY = Metric(
+    score=label_accuracy,
+    label="label accuracy",
+    unit="",
+    of="labels",
+    higher_is_better=True,
+    best=1.0,
+    digits=2,
+)
+POOL_RANK = Metric(
+    score=pool_rank,
+    label="rank in pool",
+    unit="",
+    of="identity",
+    is_symmetric=False,
+    higher_is_better=False,
+    best=1.0,
+    digits=1,
+)
+REIDENTIFIED = Metric(
+    score=reidentified,
+    label="re-identified",
+    unit="",
+    of="identity",
+    is_symmetric=False,
+    higher_is_better=True,
+    best=1.0,
+    digits=2,
+)
