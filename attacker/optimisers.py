@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Evaluate", "Minimum", "OnEvaluation", "flip_spikes", "lbfgs", "signed_adam"]
+__all__ = ["Evaluate", "Minimum", "OnEvaluation", "adam", "flip_spikes", "lbfgs", "signed_adam"]
 
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Candidates [row, variable] -> losses [row] and their gradients [row, variable]."""
@@ -29,6 +29,7 @@ _WORTH_WAITING = 1e-3  # part of a row's loss that must go for it to have got an
 _SUFFICIENT_DECREASE = 1e-4  # c1 and c2 of the weak Wolfe conditions
 _CURVATURE = 0.9
 _MAX_TRIALS = 25  # steps tried along one direction
+_NO_LENGTH = 1e-12  # keeps Adam finite where every gradient was 0
 _NO_SLOPE = 1e-32  # a gradient below it says nothing
 
 
@@ -100,6 +101,43 @@ class _Record:
         )
 
 
+def adam(
+    evaluate: Evaluate,
+    start: Tensor,
+    *,
+    n_evaluations: int,
+    learning_rate: float,
+    low: float,
+    high: float,
+    on_evaluation: OnEvaluation,
+    patience: int | None = None,
+) -> Minimum:
+    """Adam within a box, its rate falling as half a cosine.
+
+    Kingma and Ba 2015 (arXiv 1412.6980, Algorithm 1) with their betas; the rate of Loshchilov and
+    Hutter 2017 (arXiv 1608.03983, Eq. 5) without restarts, down to 0.
+
+    Args:
+        evaluate: losses and gradients.
+        start: [row, variable]; put into the box first.
+        n_evaluations: to make.
+        learning_rate: at the beginning, in units of the variables.
+        low: edge of the box.
+        high: edge of the box.
+        on_evaluation: told after each.
+        patience: evaluations without progress of any row after which the search ends; None for
+            never.
+    """
+    record = _Record(
+        start, n_evaluations=n_evaluations, patience=patience, on_evaluation=on_evaluation
+    )
+
+    def rate(k: int) -> float:
+        return learning_rate * (1 + math.cos(math.pi * k / n_evaluations)) / 2
+
+    return _adam(evaluate, start, record, rate=rate, low=low, high=high)
+
+
 def signed_adam(
     evaluate: Evaluate,
     start: Tensor,
@@ -131,19 +169,38 @@ def signed_adam(
     record = _Record(
         start, n_evaluations=n_evaluations, patience=patience, on_evaluation=on_evaluation
     )
+
+    def rate(k: int) -> float:
+        n_falls = sum(k > n_evaluations * part for part in (3 / 8, 5 / 8, 7 / 8))
+        return learning_rate * 0.1**n_falls
+
+    def signs(x: Tensor) -> tuple[Tensor, Tensor]:
+        losses, slopes = evaluate(x)
+        return losses, slopes.sign()
+
+    return _adam(signs, start, record, rate=rate, low=low, high=high)
+
+
+def _adam(
+    evaluate: Evaluate,
+    start: Tensor,
+    record: _Record,
+    *,
+    rate: Callable[[int], float],
+    low: float,
+    high: float,
+) -> Minimum:
+    """What both share; `rate` is that of the k-th step, from 1."""
     x = start.clamp(low, high)
     mean, square = torch.zeros_like(x), torch.zeros_like(x)
-    for k in range(1, n_evaluations + 1):
+    while not record.is_over:
         losses, slopes = evaluate(x)
         record.see(x, losses)
-        sign = slopes.sign()
-        mean = 0.9 * mean + 0.1 * sign
-        square = 0.999 * square + 0.001 * sign.square()
-        n_falls = sum(k > n_evaluations * part for part in (3 / 8, 5 / 8, 7 / 8))
-        step = (mean / (1 - 0.9**k)) / ((square / (1 - 0.999**k)).sqrt() + 1e-8)
-        x = (x - learning_rate * 0.1**n_falls * step).clamp(low, high)
-        if record.is_over:
-            break
+        k = record.n_evaluations
+        mean = 0.9 * mean + 0.1 * slopes
+        square = 0.999 * square + 0.001 * slopes.square()
+        step = (mean / (1 - 0.9**k)) / ((square / (1 - 0.999**k)).sqrt() + _NO_LENGTH)
+        x = (x - rate(k) * step).clamp(low, high)
     return record.minimum()
 
 

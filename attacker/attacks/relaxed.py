@@ -15,6 +15,7 @@ from attacker.attacks.inverting_gradients import InvertingGradients
 from attacker.batch import Update
 from attacker.inputs import InputView, train_view
 from attacker.local_steps import LocalSteps
+from attacker.optimisers import Evaluate, Minimum, OnEvaluation, adam
 from fedcore.errors import ConfigError
 from fedcore.nn.functional import Params
 from fedcore.nn.models import build
@@ -41,7 +42,8 @@ class RelaxedMatching(InvertingGradients):
         found = g_soft + stop(g_victim - g_soft)
 
     So the true input is still a minimum, and every loss, also the one that chooses among the
-    restarts, is measured on the victim's own network.
+    restarts, is measured on the victim's own network. Adam takes the gradient as it is,
+    where Inverting Gradients takes its sign.
 
     Attributes:
         sharpness: of the attacker's surrogates, in the victim's shape; restarts take them in turn.
@@ -79,6 +81,26 @@ class RelaxedMatching(InvertingGradients):
             input_shape=plan.model.input_shape,
             batch_size=n_inputs,
             is_binary=self.search_for == "spikes",
+        )
+
+    def minimise(
+        self,
+        evaluate: Evaluate,
+        start: Tensor,
+        *,
+        view: InputView,
+        n_evaluations: int,
+        on_evaluation: OnEvaluation,
+    ) -> Minimum:
+        """Adam within the range of inputs."""
+        return adam(
+            evaluate,
+            start,
+            n_evaluations=n_evaluations,
+            learning_rate=self.learning_rate,
+            low=view.low,
+            high=view.high,
+            on_evaluation=on_evaluation,
         )
 
     def update(self, steps: LocalSteps, model: ModelSpec, network_of: NetworkOf) -> Update:

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 scipy_optimize = pytest.importorskip("scipy.optimize")
 
-from attacker.optimisers import Evaluate, flip_spikes, lbfgs, signed_adam  # noqa: E402
+from attacker.optimisers import Evaluate, adam, flip_spikes, lbfgs, signed_adam  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -191,6 +191,57 @@ def test_the_kept_loss_is_that_of_the_kept_candidate(optimiser: str) -> None:
     assert torch.equal(found.curves[:, -1], found.losses)
 
 
+def test_adam_is_torchs_with_a_falling_rate() -> None:
+    """Oracle: torch's own Adam and its schedule, where the box is not in the way."""
+    start, n = torch.full((1, 4), 3.0, dtype=torch.float64), 50
+    seen = []
+
+    def watched(x):
+        seen.append(x)
+        return evaluating(rosenbrock)(x)
+
+    adam(
+        watched,
+        start,
+        n_evaluations=n,
+        learning_rate=0.2,
+        low=-9,
+        high=9,
+        on_evaluation=lambda *_: None,
+    )
+    x = start.clone().requires_grad_()
+    theirs = torch.optim.Adam([x], lr=0.2, eps=1e-12)
+    rates = torch.optim.lr_scheduler.LambdaLR(
+        theirs, lambda k: (1 + math.cos(math.pi * (k + 1) / n)) / 2
+    )
+    for ours in seen:
+        torch.testing.assert_close(ours, x.detach())
+        theirs.zero_grad()
+        rosenbrock(x).sum().backward()
+        theirs.step()
+        rates.step()
+
+
+def test_adam_stays_in_the_box() -> None:
+    seen = []
+
+    def evaluate(x):
+        seen.append(x)
+        return (x - 2).square().sum(1), 2 * (x - 2)
+
+    found = adam(
+        evaluate,
+        torch.tensor([[5.0, -5.0]]),
+        n_evaluations=60,
+        learning_rate=0.3,
+        low=0.0,
+        high=1.0,
+        on_evaluation=lambda *_: None,
+    )
+    assert found.candidates.tolist() == [[1.0, 1.0]]
+    assert all(0 <= float(x.min()) <= float(x.max()) <= 1 for x in seen)
+
+
 @pytest.mark.parametrize("patience", [None, 30])
 def test_a_search_ends_when_no_row_gets_any_further(patience: int | None) -> None:
     """One row stands still at once, the other for the last time after 40 evaluations."""
@@ -207,7 +258,10 @@ def test_a_search_ends_when_no_row_gets_any_further(patience: int | None) -> Non
 
     start, share = torch.zeros(2, 3), {"share": 0.5, "blind_share": 0.5}
     searches = {
-        "adam": lambda **shared: signed_adam(
+        "signed adam": lambda **shared: signed_adam(
+            evaluate, start, learning_rate=0.1, low=0, high=1, **shared
+        ),
+        "smooth adam": lambda **shared: adam(
             evaluate, start, learning_rate=0.1, low=0, high=1, **shared
         ),
         "flips": lambda **shared: flip_spikes(
