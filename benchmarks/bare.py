@@ -6,7 +6,7 @@ both answers are in. All clients are synchronous; they differ in the server and 
     threads   one bidirectional stream per client; synchronous server with a thread pool
     asyncio   one bidirectional stream per client; asyncio server
     calls     the plan pushed on one stream, the answer in a client-streaming call of its own, as
-              Leakwatt does it; asyncio server
+              Leakwatt does it, with the header in the same message; asyncio server
 
 and one transfer: a client stream of 1 MiB chunks that the server puts together.
 """
@@ -124,10 +124,10 @@ def _join_stream(channel: grpc.Channel, *, n: int) -> Iterator[float]:
 
 def _join_calls(channel: grpc.Channel, *, n: int) -> Iterator[float]:
     """Answer what is pushed by a call of its own; say when it came."""
-    answer = channel.stream_unary("/bare/Answer", None, None)
+    answer = channel.unary_unary("/bare/Answer", None, None)  # one message of a client stream
     for message in channel.unary_stream("/bare/Push", None, None)(n.to_bytes(4, "little")):
         yield time.perf_counter()
-        answer(iter([_HEADER, message]))
+        answer(_HEADER + message)
 
 
 _JOINS = {"stream": _join_stream, "calls": _join_calls}
