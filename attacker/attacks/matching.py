@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
+from attacker.adaptive import Adaptation, adaptation_to
 from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal
 from attacker.batch import Batch, Update, Victim
 from attacker.gradients import mean_gradient_of, norm_of
@@ -48,6 +49,7 @@ class _Case:
         steps: that the client made.
         labels: guesses [example] in the order of trust; none where they are searched for.
         knowledge: the capabilities that were used.
+        adaptation: to what a defence or the codec did to the update.
     """
 
     seen: Observation
@@ -56,11 +58,13 @@ class _Case:
     steps: LocalSteps
     labels: tuple[np.ndarray, ...]
     knowledge: tuple[str, ...]
+    adaptation: Adaptation
 
     @property
     def kind(self) -> bytes:
         """Equal for victims that one batch can hold."""
-        return canonical_json((self.seen.plan.model, self.seen.plan.encoding, self.steps))
+        plan = self.seen.plan
+        return canonical_json((plan.model, plan.encoding, self.steps, self.adaptation.kind))
 
     def victim(self, *, restarts: int, seed: int) -> Victim:
         """With a gradient of length 1: the smallest ones are squared without underflow.
@@ -88,12 +92,15 @@ class GradientMatching(Attack):
 
     Attributes:
         labels: where they come from.
+        adaptive: whether the loss adapts to what was done to an update (`attacker.adaptive`); what
+            was chosen stands in the certificate.
     """
 
     name: ClassVar[str]
     start: ClassVar[StartKind]
 
     labels: LabelSource = "auto"
+    adaptive: bool = True
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -155,7 +162,7 @@ class GradientMatching(Attack):
         progress: Progress,
         network_of: NetworkOf = build,
     ) -> list[Reconstruction]:
-        """See `Attack`. Victims of one model, encoding and batch form one batched search."""
+        """See `Attack`. Victims of one model, encoding, batch and adaptation share a search."""
         seed = int(rng.integers(2**63))
         cases = [self._read(*victim) for victim in zip(seen, known, strict=True)]
         answers: dict[int, Reconstruction] = {}
@@ -206,6 +213,9 @@ class GradientMatching(Attack):
             steps=steps,
             labels=labels,
             knowledge=("labels",) if is_granted else (),
+            adaptation=adaptation_to(gradient, model=seen.plan.model, n_inputs=steps.n_inputs)
+            if self.adaptive
+            else Adaptation(),
         )
 
     def _search(
@@ -227,7 +237,7 @@ class GradientMatching(Attack):
             view=view,
             n_examples=steps.n_inputs,
             restarts=budget.restarts,
-            objective=partial(self.loss, n_spatial=n_spatial),
+            objective=cases[0].adaptation.objective(self.loss, n_spatial=n_spatial),
             update=self.update(steps, plan.model, network_of),
         )
         minimum = self.minimise(
@@ -255,6 +265,7 @@ class GradientMatching(Attack):
                 duration_s=duration_s,
                 knowledge=case.knowledge,
                 trains=None if trains is None else steps.spread(trains[i], axis=2),
+                certificate=case.adaptation.certificate,
             )
             if np.isfinite(losses[i]).any()
             else self._refused(case, budget, why=_DIVERGED)
