@@ -387,6 +387,8 @@ class Aggregator:
             self._decision.set_exception(error)
 
     def _everybody_left(self) -> bool:
+        if self._farewell is not None and not self._farewell.finished:
+            return not self._sessions  # nobody who is away will come for this word
         clients_left = self._went_home >= set(self.experiment.client_ids)
         return clients_left and self.tap.n_told_all > 0 and self.tap.n_watching == 0
 

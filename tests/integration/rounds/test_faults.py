@@ -124,7 +124,7 @@ def test_killed_at_any_instant_it_ends_with_the_same_bits(calm, make_world, call
 
 def test_stopped_by_sigterm_it_says_so_and_goes_on_later(make_world, until):
     world = make_world(**ARMS)
-    process = world.start()
+    process = world.start("--grace-s", "600")  # nobody waits for client 2, which never came
     waiting = world.client("client-0")
     world.client("client-1")
     until(lambda: any(m.HasField("round_start") for m in waiting.seen))
