@@ -15,8 +15,8 @@ Tables (schema version 1; times are Unix time in ns; `run_id`, `round`, `client_
                  machine_card, received_wall_ns
     phases       run_id, round, client_id, attempt, position, phase, start_mono_ns, duration_s,
                  cpu_s, measured, modelled (JSON; {"why": ...} where the value is missing)
-    evaluations  run_id, round, client_id, attempt, n_correct, n_examples, mean_loss: of the
-                 weights that the round started from
+    evaluations  run_id, round, client_id, attempt, n_correct, n_examples, mean_loss (NULL: not
+                 finite): of the weights that the round started from
     clients      client_id, card (digest), hello (JSON), joined_wall_ns: the latest handshake with
                  each machine card
     rounds       run_id, round, weights (the new ones), state (the strategy's; both artefacts),
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedcore.energy import Evaluation, PhaseRecord, PhaseReport
+from fedcore.energy import DIVERGED, Evaluation, PhaseRecord, PhaseReport
 from fedcore.errors import RunError
 from fedcore.plan import RoundPlan
 from fedcore.strict import parse
@@ -279,7 +279,7 @@ class StoreReader:
             _key(row): Evaluation(
                 n_correct=row["n_correct"],
                 n_examples=row["n_examples"],
-                mean_loss=row["mean_loss"],
+                mean_loss=DIVERGED if row["mean_loss"] is None else row["mean_loss"],
             )
             for row in self._rows("SELECT * FROM evaluations WHERE run_id = ?", run_id)
         }

@@ -21,7 +21,7 @@ from aggregator.records import SCHEMA_VERSION, StoreReader, check_version
 from fedcore.energy import PhaseReport
 from fedcore.errors import RunError, StorageError
 from fedcore.strict import canonical_json, digest, to_table
-from fedcore.types import Ticket
+from fedcore.types import Missing, Ticket
 from fedcore.wire.messages import Hello, UploadHeader
 
 __all__ = ["Store"]
@@ -68,7 +68,7 @@ CREATE TABLE phases (
 CREATE TABLE evaluations (
     run_id TEXT NOT NULL, round INTEGER NOT NULL, client_id TEXT NOT NULL,
     attempt INTEGER NOT NULL, n_correct INTEGER NOT NULL, n_examples INTEGER NOT NULL,
-    mean_loss REAL NOT NULL, PRIMARY KEY (run_id, round, client_id, attempt)
+    mean_loss REAL, PRIMARY KEY (run_id, round, client_id, attempt)
 );
 CREATE TABLE clients (
     client_id TEXT NOT NULL, card TEXT NOT NULL, hello TEXT NOT NULL,
@@ -217,9 +217,8 @@ class Store(StoreReader):
                     _json(record.modelled),
                 )
             if (found := report.evaluation) is not None:
-                self._insert_row(
-                    "evaluations", *key, found.n_correct, found.n_examples, found.mean_loss
-                )
+                loss = None if isinstance(found.mean_loss, Missing) else found.mean_loss
+                self._insert_row("evaluations", *key, found.n_correct, found.n_examples, loss)
         return True
 
     def greet(self, hello: Hello) -> None:

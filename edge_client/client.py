@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,12 +22,12 @@ from fedcore.data.encodings import encode
 from fedcore.data.shards import Shard
 from fedcore.defences.base import chain
 from fedcore.defences.noise import NoiseSource, SystemNoise
-from fedcore.energy import Evaluation, Phase, PhaseRecord, PhaseReport
+from fedcore.energy import DIVERGED, Evaluation, Phase, PhaseRecord, PhaseReport
 from fedcore.errors import Refusal, UpdateError
 from fedcore.plan import RoundPlan, Training
 from fedcore.seeds import ClientSecret
 from fedcore.tensors import unpack_weights
-from fedcore.types import Ticket, Update
+from fedcore.types import Missing, Ticket, Update
 from fedcore.update_blob import pack_update
 from fedcore.wire.messages import UploadHeader
 from hardware.window import Recorder, measured
@@ -201,16 +202,17 @@ class Client:
     def _evaluate(self, plan: RoundPlan) -> Evaluation:
         """Accuracy of the round's incoming weights on the held-out slice of the shard."""
         rng = self._stream("evaluate", plan)
-        n_correct, loss_sum, n_examples = 0, 0.0, len(self.shard.eval_labels)
+        n_examples = len(self.shard.eval_labels)
+        parts = []
         for start in range(0, n_examples, _EVALUATION_BATCH):
             piece = slice(start, start + _EVALUATION_BATCH)
-            labels = self.shard.eval_labels[piece]
             spikes = encode(plan.encoding, self.shard.eval_inputs[piece], rng)
-            part = self.backend.evaluate(spikes, labels)
-            n_correct += part.n_correct
-            loss_sum += part.mean_loss * part.n_examples
+            parts.append(self.backend.evaluate(spikes, self.shard.eval_labels[piece]))
+        losses = [p.mean_loss * p.n_examples for p in parts if not isinstance(p.mean_loss, Missing)]
         return Evaluation(
-            n_correct=n_correct, n_examples=n_examples, mean_loss=loss_sum / n_examples
+            n_correct=sum(part.n_correct for part in parts),
+            n_examples=n_examples,
+            mean_loss=math.fsum(losses) / n_examples if len(losses) == len(parts) else DIVERGED,
         )
 
     def _stream(self, purpose: str, plan: RoundPlan) -> np.random.Generator:

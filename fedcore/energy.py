@@ -10,6 +10,7 @@ from fedcore.errors import MeterError
 from fedcore.types import Missing, Ticket
 
 __all__ = [
+    "DIVERGED",
     "Boundary",
     "EnergyReading",
     "Evaluation",
@@ -18,6 +19,10 @@ __all__ = [
     "PhaseRecord",
     "PhaseReport",
 ]
+
+
+DIVERGED = Missing(why="the loss is not finite: the model has diverged")
+"""In the place of a loss."""
 
 
 class Phase(enum.Enum):
@@ -160,11 +165,15 @@ class PhaseRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Accuracy of the round's incoming weights on the client's held-out examples."""
+    """Accuracy of the round's incoming weights on the client's held-out examples.
+
+    Attributes:
+        mean_loss: in nats; Missing where it is not finite, because the model has diverged.
+    """
 
     n_correct: int
     n_examples: int
-    mean_loss: float
+    mean_loss: float | Missing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from fedcore.layout import RunFolder
 from fedcore.reconstructions import read_reconstructions
 from fedcore.types import Missing, Reconstruction, Ticket
 from testbed.costs import RoundCost, round_cost
+from testbed.exposure import Exposure, read_exposures
 from testbed.findings import Attempt, Findings, read_findings
 from testbed.statistics import Share, share_with_interval
 from testbed.tables import Format, Table, table_of, write_table
@@ -59,6 +60,7 @@ class ArmResults:
         duration_s: from the first round's opening to the last one's closing.
         reconstructions: the attack's answers, by round and client.
         findings: the judge's, or why there are none.
+        exposures: scores without an attack; none where they were not asked for.
     """
 
     arm: Arm
@@ -69,6 +71,7 @@ class ArmResults:
     duration_s: float | Missing
     reconstructions: tuple[Reconstruction, ...]
     findings: Findings | Missing
+    exposures: tuple[Exposure, ...] = ()
 
     @functools.cached_property
     def costs(self) -> Mapping[Ticket, RoundCost]:
@@ -146,7 +149,7 @@ class EvaluationRow:
     ticket: Ticket
     n_correct: int
     n_examples: int
-    mean_loss: float
+    mean_loss: float | Missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +235,7 @@ def _load_arm(
         else Missing(why="no round is closed yet"),
         reconstructions=answers_of(run, run_id),
         findings=findings,
+        exposures=read_exposures(run, run_id),
     )
 
 
@@ -289,6 +293,7 @@ def _tables(results: Results) -> list[Table]:
         table_of("evaluations", EvaluationRow, evaluations),
         table_of("scores", ScoreRow, scores),
         table_of("attempts", Attempt, attempts),
+        table_of("exposure", Exposure, [row for arm in arms for row in arm.exposures]),
         table_of("rounds", ClosedRound, [closed for arm in arms for closed in arm.rounds]),
         table_of("audit", AuditRow, results.audit),
         table_of("clients", ClientRow, results.clients),

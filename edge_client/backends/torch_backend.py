@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedcore.defences.base import chain
-from fedcore.energy import Evaluation
+from fedcore.energy import DIVERGED, Evaluation
 from fedcore.errors import ConfigError, Refusal, UpdateError
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
 from fedcore.nn.functional import gradient, loss, predict
@@ -78,7 +78,9 @@ class TorchBackend:
             mean_loss = loss(self._network, self._params, x, y)
         hits = predict(self._network, self._params, x) == y
         return Evaluation(
-            n_correct=int(hits.sum()), n_examples=len(labels), mean_loss=float(mean_loss)
+            n_correct=int(hits.sum()),
+            n_examples=len(labels),
+            mean_loss=float(mean_loss) if mean_loss.isfinite() else DIVERGED,
         )
 
     def describe(self) -> dict[str, str]:

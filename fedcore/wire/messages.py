@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedcore.energy import (
+    DIVERGED,
     Boundary,
     EnergyReading,
     Evaluation,
@@ -197,7 +198,8 @@ def report_to_proto(report: PhaseReport) -> rounds_pb2.PhaseReport:
     if report.evaluation is not None:
         message.evaluation.n_correct = report.evaluation.n_correct
         message.evaluation.n_examples = report.evaluation.n_examples
-        message.evaluation.mean_loss = report.evaluation.mean_loss
+        if not isinstance(report.evaluation.mean_loss, Missing):
+            message.evaluation.mean_loss = report.evaluation.mean_loss
     return message
 
 
@@ -239,7 +241,7 @@ def _evaluation_from_proto(message: rounds_pb2.Evaluation) -> Evaluation:
     return Evaluation(
         n_correct=message.n_correct,
         n_examples=message.n_examples,
-        mean_loss=_finite(message.mean_loss),
+        mean_loss=_finite(message.mean_loss) if message.HasField("mean_loss") else DIVERGED,
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedcore.energy import Evaluation, PhaseReport
+from fedcore.energy import DIVERGED, Evaluation, PhaseReport
 from fedcore.errors import Refusal, UpdateError
 from fedcore.types import Ticket
 from fedcore.wire.messages import report_from_proto, report_to_proto
@@ -46,6 +46,14 @@ def test_what_cannot_be_is_refused_by_name(n_correct: int, n_examples: int) -> N
         report_from_proto(message(n_correct=n_correct, n_examples=n_examples))
     assert caught.value.refusal is Refusal.BAD_HEADER
     assert "\n" not in str(caught.value)
+
+
+def test_a_diverged_model_is_told_without_a_number() -> None:
+    sent = message(n_correct=1, n_examples=2)
+    sent.evaluation.ClearField("mean_loss")
+    found = report_from_proto(sent)
+    assert found.evaluation == Evaluation(n_correct=1, n_examples=2, mean_loss=DIVERGED)
+    assert report_to_proto(found) == sent
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
