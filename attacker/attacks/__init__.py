@@ -15,8 +15,10 @@ ATTACKS: Registry[type[Attack]] = Registry(
     "attack",
     {
         "dlg": "attacker.attacks.dlg:DeepLeakage",
+        "first-layer": "attacker.attacks.first_layer:FirstLayer",
         "idlg": "attacker.attacks.idlg:ImprovedDeepLeakage",
         "inverting-gradients": "attacker.attacks.inverting_gradients:InvertingGradients",
+        "peeling": "attacker.attacks.peeling:Peeling",
         "relaxed-matching": "attacker.attacks.relaxed:RelaxedMatching",
         "spike-compatible": "attacker.attacks.spike_compatible:SpikeCompatible",
     },

@@ -1,0 +1,1 @@
+"""Exact recovery: what the gradient of a fully connected layer gives away without any search."""

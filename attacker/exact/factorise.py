@@ -1,0 +1,176 @@
+"""A gradient as slopes times binary frames, with what can be said for it without the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Literal, get_args
+
+import numpy as np
+
+from attacker.exact.differences import by_differences
+from attacker.exact.enumeration import by_enumeration, codebook
+from attacker.exact.subspace import Subspace, n_frames_above, noise_std, project
+
+__all__ = ["Factorisation", "Method", "factorise"]
+
+Method = Literal["enumeration", "differences"]
+
+_METHODS: tuple[Method, ...] = get_args(Method)
+_MAX_BITS_OF_CODEBOOK = 16
+_N_REFINEMENTS = 12
+_TRUST_IN_BIAS = 4.0  # weight of its gradient, in units of the heaviest column's
+_N_REPLACED = 2
+_HIDES_FRAMES = ("int8",)  # its noise is above the weakest frames, whose number is then unknown
+_FITS = 2.0  # a residual of up to so many times the noise's is explained by noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factorisation:
+    """A consistent factorisation. It is no proof: sparse frames can have several.
+
+    Attributes:
+        frames: binary, float64 [frame, feature].
+        others: vectors of the same space that are as binary and may be frames too,
+            [vector, feature].
+        atoms: slope of the loss in the currents of each frame, [neuron, frame].
+        residual: |gradient - atoms frames| / |gradient|.
+        noise: what rounding alone makes of the residual.
+        rank: singular values that stand out of the noise.
+        method: that found it.
+    """
+
+    frames: np.ndarray
+    others: np.ndarray
+    atoms: np.ndarray
+    residual: float
+    noise: float
+    rank: int
+    method: Method
+
+    @property
+    def fits(self) -> bool:
+        """Whether noise explains what is left."""
+        return self.residual <= _FITS * self.noise
+
+    def alternatives(self, slopes: np.ndarray) -> Iterator[Factorisation]:
+        """Itself, and what it is with some of its frames replaced by others.
+
+        Args:
+            slopes: that it explains, [neuron, feature].
+        """
+        yield self
+        vectors = np.vstack([self.frames, self.others])
+        n_frames, n_others = len(self.frames), len(self.others)
+        for n_taken in range(1, min(_N_REPLACED, n_others) + 1):
+            for taken in combinations(range(n_frames, n_frames + n_others), n_taken):
+                for left_out in combinations(range(n_frames), n_taken):
+                    frames = vectors[[i for i in range(n_frames) if i not in left_out] + [*taken]]
+                    atoms, _, rank, _ = np.linalg.lstsq(frames.T, slopes.T, rcond=None)
+                    if rank == n_frames:
+                        yield replace(self, frames=frames, atoms=atoms.T)
+
+
+def factorise(
+    slopes: np.ndarray,
+    bias_slopes: np.ndarray | None,
+    *,
+    n_frames: int,
+    codec: str,
+    enumerate_up_to: int,
+) -> Factorisation | None:
+    """Find binary frames behind the gradient of a fully connected layer.
+
+    Frames without any spike leave no trace, and two equal ones look like one. So the number of
+    frames is first read from the rank, and where noise hides some of it, all are looked for.
+
+    Args:
+        slopes: in the weight, [neuron, feature], not all zero.
+        bias_slopes: in the bias, [neuron]; None for a layer without.
+        n_frames: most frames that can be behind it.
+        codec: of the update, which tells the noise.
+        enumerate_up_to: frames for which all binary vectors are tried.
+
+    Returns:
+        The factorisation with the smallest residual; None where no method found enough frames.
+    """
+    slopes = slopes.astype(np.float64)
+    noise = noise_std(slopes, codec=codec)
+    singular = np.linalg.svd(slopes, compute_uv=False)
+    most = min(n_frames, *slopes.shape)
+    rank = n_frames_above(singular, shape=slopes.shape, noise=noise)
+    found: list[Factorisation] = []
+    for n in dict.fromkeys((min(max(rank, 1), most), most)):
+        space = project(slopes, bias_slopes, rank=n, noise=noise)
+        if space.columns.shape[1] < n:
+            continue
+        for method in _METHODS:
+            frames = _frames_by(method, space, enumerate_up_to=enumerate_up_to)
+            if len(frames) < n:
+                continue
+            frames[:n] = _refined(frames[:n], space)
+            vectors = np.zeros((len(frames), slopes.shape[1]))
+            vectors[:, space.active] = frames[:, space.which]
+            found.append(
+                _measured(slopes, vectors, n_frames=n, noise=noise, rank=rank, method=method)
+            )
+            if found[-1].fits and (n == most or codec not in _HIDES_FRAMES):
+                return found[-1]
+    return min(found, key=lambda one: one.residual, default=None)
+
+
+def _frames_by(method: Method, space: Subspace, *, enumerate_up_to: int) -> np.ndarray:
+    if method == "differences":
+        return by_differences(space)
+    if space.rank > enumerate_up_to:
+        return np.zeros((0, space.columns.shape[1]))
+    return by_enumeration(space)
+
+
+def _refined(frames: np.ndarray, space: Subspace) -> np.ndarray:
+    """Alternate between the best atoms and the best binary columns as long as the fit improves."""
+    if space.rank > _MAX_BITS_OF_CODEBOOK:
+        return frames
+    target, weights = space.columns, np.sqrt(space.n_equal)
+    known = np.zeros((space.rank, 0))
+    if space.always_on is not None:  # all atoms together are the gradient in the bias
+        target = np.column_stack([target, space.always_on])
+        weights = np.append(weights, _TRUST_IN_BIAS * weights.max())
+        known = np.ones((space.rank, 1))
+    words = codebook(space.rank).astype(np.float64)
+    best, best_error = frames, np.inf
+    for _ in range(_N_REFINEMENTS):
+        full = np.column_stack([frames, known])
+        atoms = np.linalg.lstsq((full * weights).T, (target * weights).T, rcond=None)[0].T
+        error = float(np.linalg.norm((atoms @ full - target) * weights))
+        if not error < best_error * (1 - 1e-9):
+            break
+        best, best_error = frames, error
+        images = words @ atoms.T
+        distance = (images**2).sum(axis=1)[:, None] - 2 * images @ space.columns
+        frames = words[distance.argmin(axis=0)].T
+    return best
+
+
+def _measured(
+    slopes: np.ndarray,
+    vectors: np.ndarray,
+    *,
+    n_frames: int,
+    noise: float,
+    rank: int,
+    method: Method,
+) -> Factorisation:
+    frames = vectors[:n_frames]
+    atoms = np.linalg.lstsq(frames.T, slopes.T, rcond=None)[0].T
+    length = float(np.linalg.norm(slopes))
+    return Factorisation(
+        frames=frames,
+        others=vectors[n_frames:],
+        atoms=atoms,
+        residual=float(np.linalg.norm(slopes - atoms @ frames)) / length,
+        noise=noise * float(np.sqrt(slopes.size)) / length,
+        rank=rank,
+        method=method,
+    )

@@ -1,0 +1,207 @@
+"""What the first fully connected layer gives away, on MNIST and on random events.
+
+    python -m benchmarks.first_layer --root DATA
+
+DATA is a folder that torchvision may write to, with MNIST in it or to be fetched into it. Victims
+are the publisher's first test images; the attack's options are its defaults. Networks come from
+`benchmarks.victims`. Each row says: networks and their stage, codec, share of frames that are exact
+(as a set), victims with all frames exact, spike IoU after matching frames, victims whose whole
+train is right in order and example, victims whose certificate says "consistent" and "ordered", and
+CPU seconds per victim, mean and largest. Ends with one line `RESULT key=value ...`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from attacker.attacks.base import Budget
+from attacker.attacks.first_layer import FirstLayer
+from benchmarks.victims import VICTIMS, mnist, trained_victim
+from fedcore.codecs.base import codec_of
+from fedcore.data.datasets import Examples
+from fedcore.data.encodings import encode
+from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
+from fedcore.nn.functional import gradient
+from fedcore.nn.models import build
+from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training
+from fedcore.seeds import stream
+from fedcore.tensors import schema_of
+from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap, Ticket
+
+CODECS = ("f32", "f16", "bf16", "int8")
+EVENT_DENSITY = 0.03
+EVENTS = ((8, 1), (16, 1), (8, 4), (16, 4), (20, 1), (40, 1), (100, 1))
+"""Steps and batch size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Of one victim."""
+
+    exact: float
+    iou: float
+    whole: bool
+    consistent: bool
+    ordered: bool
+    cpu_s: float
+
+
+def attacked(
+    model: ModelSpec,
+    weights: TensorMap,
+    train: np.ndarray,
+    labels: np.ndarray,
+    *,
+    spec: EncodingSpec,
+    codec: str,
+) -> Score:
+    """Send the update of a client with this train, and attack it."""
+    found = gradient(build(model), to_tensors(weights), to_tensor(train), to_tensor(labels))
+    chosen = codec_of(Choice(name=codec))
+    sent = to_arrays(found)
+    received, _ = chosen.decode(chosen.encode(sent, note={}), schema=schema_of(sent))
+    seen = Observation(
+        ticket=Ticket(run_id="benchmark", round=0, client_id="client"),
+        plan=RoundPlan(
+            run_id="benchmark",
+            round=0,
+            experiment_digest="",
+            model=model,
+            weights="",
+            encoding=spec,
+            training=Training(batch_size=len(labels)),
+            codec=Choice(name=codec),
+        ),
+        weights=weights,
+        tensors=received,
+        kind="gradient",
+        n_examples=len(labels),
+        sha256="",
+        n_bytes=0,
+    )
+    started_s = time.process_time()
+    (answer,) = FirstLayer().reconstruct(
+        [seen],
+        [Knowledge()],
+        rng=stream(0, "attack"),
+        budget=Budget(restarts=1, iterations=1),
+        progress=lambda *_: None,
+    )
+    return scored(answer, train, cpu_s=time.process_time() - started_s)
+
+
+def scored(answer: Reconstruction, train: np.ndarray, *, cpu_s: float) -> Score:
+    """Against the truth, which the attack never saw."""
+    if answer.trains is None:
+        return Score(exact=0.0, iou=0.0, whole=False, consistent=False, ordered=False, cpu_s=cpu_s)
+    guess = answer.trains[0].reshape(-1, train[0, 0].size).astype(np.float64)
+    truth = train.reshape(guess.shape).astype(np.float64)
+    hits = Counter(map(bytes, guess.astype(np.uint8))) & Counter(map(bytes, truth.astype(np.uint8)))
+    common = truth @ guess.T
+    either = truth.sum(axis=1)[:, None] + guess.sum(axis=1) - common
+    overlap = np.where(either > 0, common / np.maximum(either, 1), 1.0)
+    matched = linear_sum_assignment(-overlap)
+    by_example = (np.moveaxis(t.astype(np.uint8), 1, 0) for t in (answer.trains[0], train))
+    guessed, true = (Counter(example.tobytes() for example in batch) for batch in by_example)
+    return Score(
+        exact=sum(hits.values()) / len(truth),
+        iou=float(overlap[matched].mean()),
+        whole=guessed == true,
+        consistent=answer.certificate["consistent"] == 1,
+        ordered=answer.certificate["ordered"] == 1,
+        cpu_s=cpu_s,
+    )
+
+
+def row(title: str, scores: Sequence[Score]) -> dict[str, float]:
+    """Print a row; its numbers."""
+    n = len(scores)
+    exact, iou, cpu_s = (
+        [getattr(score, name) for score in scores] for name in ("exact", "iou", "cpu_s")
+    )
+    print(
+        f"{title:34s} exact {np.mean(exact):.4f} all {sum(e == 1 for e in exact)}/{n} "
+        f"IoU {np.mean(iou):.3f} whole {sum(s.whole for s in scores)}/{n} "
+        f"consistent {sum(s.consistent for s in scores)}/{n} "
+        f"ordered {sum(s.ordered for s in scores)}/{n} "
+        f"CPU {np.mean(cpu_s):.2f} s, at most {max(cpu_s):.2f}",
+        flush=True,
+    )
+    return {"exact": float(np.mean(exact)), "iou": float(np.mean(iou)), "cpu_s": max(cpu_s)}
+
+
+def rate_coded(
+    name: str, stages: dict[str, TensorMap], examples: Examples, *, n_victims: int
+) -> dict[str, float]:
+    """Bernoulli trains of single images: figures for the last line."""
+    victim, figures = VICTIMS[name], {}
+    for stage, weights in stages.items():
+        for codec in CODECS:
+            scores = []
+            for i in range(n_victims):
+                train = encode(victim.encoding, examples.inputs[[i]], stream(i, "victim"))
+                scores.append(
+                    attacked(
+                        victim.model,
+                        weights,
+                        train,
+                        examples.labels[[i]],
+                        spec=victim.encoding,
+                        codec=codec,
+                    )
+                )
+            numbers = row(f"{name} {stage} {codec}", scores)
+            kind = "iou" if codec == "int8" else "exact"
+            figures[f"{name}_{stage}_{codec}_{kind}"] = numbers[kind]
+    return figures
+
+
+def event_coded(
+    stages: dict[str, TensorMap], model: ModelSpec, examples: Examples, *, n_victims: int
+) -> dict[str, float]:
+    """Random events of 3 % density in batches, labels from MNIST."""
+    figures = {}
+    for n_steps, n_examples in EVENTS:
+        spec = EncodingSpec(name="events", n_steps=n_steps)
+        for stage in ("init", "trained"):
+            scores = []
+            for i in range(n_victims):
+                draw = stream(i, "events").random((n_steps, n_examples, *model.input_shape))
+                train = (draw < EVENT_DENSITY).astype(np.float32)
+                labels = examples.labels[i * n_examples : (i + 1) * n_examples]
+                scores.append(attacked(model, stages[stage], train, labels, spec=spec, codec="f32"))
+            numbers = row(f"events T={n_steps} B={n_examples} {stage} f32", scores)
+            figures[f"events_t{n_steps}_b{n_examples}_{stage}"] = numbers["exact"]
+    return figures
+
+
+def main() -> None:
+    """Print the rows and the line of figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--cache", type=Path, default=Path(".leakwatt/victims"))
+    parser.add_argument("--victims", type=int, default=20, help="test images per row")
+    parser.add_argument("--events", type=int, default=3, help="batches per row of events")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    test = mnist(args.root, split="test")
+    figures: dict[str, float] = {}
+    for name in ("mlp-snn-t8", "mlp-snn-t16"):
+        stages = trained_victim(name, root=args.root, cache=args.cache)
+        figures |= rate_coded(name, stages, test, n_victims=args.victims)
+    model = VICTIMS["mlp-snn-t16"].model
+    figures |= event_coded(stages, model, test, n_victims=args.events)
+    print("RESULT " + " ".join(f"{key}={value:.4f}" for key, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
