@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from fedcore.errors import FedcoreError
-from testbed.commands import cluster, data, inspect, offline, runs
+from testbed.commands import cluster, data, exposure, inspect, offline, runs
 
 __all__ = ["main"]
 
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, add_help=False)  # handled before argparse
     data.add_parsers(commands)
     offline.add_parsers(commands)
+    exposure.add_parsers(commands)
     runs.add_parsers(commands)
     inspect.add_parsers(commands)
     return parser

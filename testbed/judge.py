@@ -30,15 +30,12 @@ from testbed.baselines import (
 )
 from testbed.findings import NULLS, Attempt, Findings, summarise
 from testbed.metrics import METRICS, Metric, match
-from testbed.metrics.trains import score_trains
+from testbed.metrics.trains import ORDERED, score_trains
 from testbed.pictures import Picture, write_pictures
 from testbed.provenance import own_version
 from testbed.results import accepted_updates, answers_of
 
-__all__ = ["judge", "truth_of"]
-
-ORDERED = "ordered"
-"""Certificate entry: 0 where an answer knows the frames of a train, and not when they came."""
+__all__ = ["SealedTruths", "judge"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +97,39 @@ class _Case:
         return isinstance(self.answer, Missing) or self.answer.certificate.get(ORDERED, 1.0) != 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class SealedTruths:
+    """What a run's clients sealed, and the key that opens it."""
+
+    run: RunFolder
+    key: JudgeKey
+
+    @classmethod
+    def open(cls, run: RunFolder, private: PrivateFolder) -> SealedTruths:
+        """With the run's own key; RunError where it is not there."""
+        return cls(run=run, key=JudgeKey.read(private.judge_private))
+
+    def of(self, ticket: Ticket, sha256: str) -> VictimRecord | Missing:
+        """The record of an update's bytes, or why it is not there.
+
+        Raises:
+            RunError: the key does not open it, or it is another update's.
+        """
+        path = self.run.sealed_file(ticket, sha256)
+        try:
+            sealed = path.read_bytes()
+        except OSError:
+            return Missing(
+                why="the vault holds no record of these bytes; collect it from the client's board"
+            )
+        record = open_record(sealed, key=self.key)
+        if (record.ticket, record.sha256) != (ticket, sha256):
+            raise RunError(
+                f"{path}: the record inside is of {record.ticket} {record.sha256[:12]}..."
+            )
+        return record
+
+
 def judge(run: RunFolder, private: PrivateFolder) -> tuple[Findings, ...]:
     """Score every arm of a run and write `scores/<run id>.json`.
 
@@ -110,23 +140,22 @@ def judge(run: RunFolder, private: PrivateFolder) -> tuple[Findings, ...]:
             the accepted ones, or the auxiliary set shares examples with victims.
     """
     experiment = run.read_experiment()
-    key = JudgeKey.read(private.judge_private)
+    truths = SealedTruths.open(run, private)
     auxiliary = Auxiliary.read(private.auxiliary_file)
     return tuple(
-        _judge_arm(experiment, arm, run=run, key=key, auxiliary=auxiliary)
-        for arm in experiment.arms
+        _judge_arm(experiment, arm, truths=truths, auxiliary=auxiliary) for arm in experiment.arms
     )
 
 
 def _judge_arm(
-    experiment: Experiment, arm: Arm, *, run: RunFolder, key: JudgeKey, auxiliary: Auxiliary
+    experiment: Experiment, arm: Arm, *, truths: SealedTruths, auxiliary: Auxiliary
 ) -> Findings:
-    run_id = experiment.run_id(arm)
-    cases = _cases(run, run_id, arm=arm, key=key)
-    truths = [case.truth for case in cases if isinstance(case.truth, VictimRecord)]
-    check_disjoint(auxiliary, [truth.inputs for truth in truths])
+    run, run_id = truths.run, experiment.run_id(arm)
+    cases = _cases(truths, run_id, arm=arm)
+    victims = [case.truth.inputs for case in cases if isinstance(case.truth, VictimRecord)]
+    check_disjoint(auxiliary, victims)
 
-    pool = Pool.of(auxiliary, [truth.inputs for truth in truths])
+    pool = Pool.of(auxiliary, victims)
     metrics = {name: METRICS.get(name) for name in METRICS.names()}
     scores: list[LeakageScore] = []
     pictures: list[Picture] = []
@@ -178,16 +207,16 @@ def _judge_arm(
     return findings
 
 
-def _cases(run: RunFolder, run_id: str, *, arm: Arm, key: JudgeKey) -> list[_Case]:
+def _cases(truths: SealedTruths, run_id: str, *, arm: Arm) -> list[_Case]:
     """Every accepted update of a victim round, and whatever else the attack answered, sorted."""
-    accepted = {update.ticket: update.sha256 for update in accepted_updates(run, run_id)}
-    answers = {answer.ticket: answer for answer in answers_of(run, run_id)}
+    accepted = {update.ticket: update.sha256 for update in accepted_updates(truths.run, run_id)}
+    answers = {answer.ticket: answer for answer in answers_of(truths.run, run_id)}
     victims = {t for t in accepted if t.round in arm.attack.victim_rounds} | answers.keys()
     return [
         _Case.of(
             ticket=ticket,
             sha256=_agreed_sha256(ticket, accepted, answers),
-            truth=truth_of(run, ticket, accepted[ticket], key=key),
+            truth=truths.of(ticket, accepted[ticket]),
             answer=answers.get(ticket, Missing(why="the attack left no reconstruction")),
         )
         for ticket in sorted(victims)
@@ -206,27 +235,6 @@ def _agreed_sha256(
             f"but {accepted[ticket][:12]}... were accepted; attack this run again"
         )
     return accepted[ticket]
-
-
-def truth_of(
-    run: RunFolder, ticket: Ticket, sha256: str, *, key: JudgeKey
-) -> VictimRecord | Missing:
-    """The sealed record of an update's bytes, or why it is not there.
-
-    Raises:
-        RunError: the key does not open it, or it is another update's.
-    """
-    path = run.sealed_file(ticket, sha256)
-    try:
-        sealed = path.read_bytes()
-    except OSError:
-        return Missing(
-            why="the vault holds no record of these bytes; collect it from the client's board"
-        )
-    record = open_record(sealed, key=key)
-    if (record.ticket, record.sha256) != (ticket, sha256):
-        raise RunError(f"{path}: the record inside is of {record.ticket} {record.sha256[:12]}...")
-    return record
 
 
 def _why_not_scored(answer: Reconstruction, *, shape: tuple[int, ...]) -> str:

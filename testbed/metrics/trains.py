@@ -10,6 +10,7 @@ from fedcore.types import Missing
 from testbed.metrics.base import DIVERGED, Metric, assign, mean_of
 
 __all__ = [
+    "ORDERED",
     "SPIKE_IOU",
     "TEMPORAL_CORRELATION",
     "VAN_ROSSUM",
@@ -19,6 +20,9 @@ __all__ = [
     "temporal_correlation",
     "van_rossum",
 ]
+
+ORDERED = "ordered"
+"""Certificate entry: 0 where an answer knows the frames of a train, and not when they came."""
 
 TAU_STEPS = 2.0
 """Time constant of the van Rossum kernel, in steps."""

@@ -21,6 +21,7 @@ from testbed.provenance import versions
 from testbed.report import figures, words
 from testbed.report.canvas import Drawing, look_of
 from testbed.report.comparison import Comparison, compare
+from testbed.report.exposure import exposure_table
 from testbed.report.grids import Grid
 from testbed.report.plane import plane_figure
 from testbed.report.sentences import sentences
@@ -96,6 +97,7 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
             for found in findings
             if not isinstance(found.summary("ssim").rdlv, Missing)
         ],
+        "exposure": exposure_table({arm.arm.name: arm.exposures for arm in arms}),
         "bars": list(itertools.chain.from_iterable(_bars(arm, folder) for arm in arms)),
         "phases": [row for arm in arms for row in _phase_rows(arm)],
         "training": [

@@ -8,7 +8,8 @@ import pytest
 from fedcore.types import Missing
 from testbed.baselines import Auxiliary, Pool, class_mean_guess
 from testbed.findings import Findings
-from testbed.judge import ORDERED, judge
+from testbed.judge import judge
+from testbed.metrics.trains import ORDERED
 from testbed.statistics import Share
 
 

@@ -15,6 +15,8 @@ import scipy.stats
 
 from aggregator.store import Store
 from fedcore.energy import Boundary, EnergyReading
+from fedcore.types import Missing, Ticket
+from testbed.exposure import Exposure, Exposures, write_exposures
 from testbed.judge import judge
 from testbed.pictures import read_pictures
 from testbed.report.comparison import compare, unequal_conditions
@@ -25,6 +27,17 @@ from testbed.report.summary import summary_table, summary_text
 from testbed.results import load_results
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+EXPOSURE = Exposure(
+    ticket=Ticket(run_id="page", round=0, client_id="client-0"),
+    first_layer_rank=3,
+    rank_limit=12,
+    n_frames=Missing(why="a convolution"),
+    ratio_residual=1e-7,
+    is_peelable=True,
+    zero_share=0.25,
+    norm=1.5,
+    is_surrogate=True,
+)
 
 
 class Elements(HTMLParser):
@@ -52,6 +65,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, build: Callable):
     answers[2] = replace(answers[2], failed="the line search failed")
     world.answer_with("snn", answers)
     judge(world.run, world.private)
+    write_exposures(Exposures(run_id=world.run_id("ann"), arm="ann", rows=(EXPOSURE,)), world.run)
     return world
 
 
@@ -305,3 +319,19 @@ def test_chromium_opens_it_from_disk_without_a_complaint(page: Path, tmp_path: P
     assert "CONSOLE" not in done.stderr, done.stderr
     assert "What was found" in done.stdout
     assert "pwned" not in re.sub(r"&lt;script&gt;.*?&lt;/script&gt;", "", done.stdout)
+
+
+def test_exposure_stands_beside_the_scores_and_says_what_is_missing(page: Path) -> None:
+    text = Elements(page.read_text()).text
+    section = text[text.index("Exposure without an attack") : text.index("Latency and energy")]
+    assert "3 of 12" in section
+    assert "25 %" in section
+    assert "surrogate" in section
+    lines = [line for line in section.splitlines() if line.startswith("least MSE")]
+    assert lines == ["least MSE under it (Cramer-Rao)\N{EN DASH}\N{EN DASH}"]  # one per arm
+
+
+def test_scores_show_the_class_mean_restarts_and_relative_leakage(page: Path) -> None:
+    text = Elements(page.read_text()).text
+    for words in ("class mean", "of restarts (%)", "Relative data leakage (RDLV", "re-identified"):
+        assert words in text

@@ -1,0 +1,147 @@
+"""Exposure of a whole run: every accepted update, with the truth where the judge's key is."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from attacker.observations import Seen
+from attacker.replay import replay
+from fedcore.config import Arm
+from fedcore.defences.base import DEFENCES
+from fedcore.defences.gaussian import Gaussian
+from fedcore.layout import PrivateFolder, RunFolder
+from fedcore.seeds import stream
+from fedcore.strict import build
+from fedcore.types import Missing, Observation
+from testbed.exposure import Exposure, Exposures, of_update, write_exposures
+from testbed.judge import SealedTruths
+
+__all__ = ["N_DIRECTIONS", "added_noise", "expose"]
+
+N_DIRECTIONS = 64
+"""Input values that the Jacobian is taken in: enough for a spectrum, cheap for every round."""
+
+
+def expose(
+    run: RunFolder,
+    private: PrivateFolder | None,
+    *,
+    sigma: float | None = None,
+    n_directions: int = N_DIRECTIONS,
+    every_round: bool = False,
+) -> tuple[Exposures, ...]:
+    """Score every accepted update of every arm and write the files beside the judge's scores.
+
+    Args:
+        run: its folder.
+        private: with the judge's key; None looks at the bytes alone.
+        sigma: of Gaussian noise on the update, instead of what the arm's defences add.
+        n_directions: input values that the Jacobian is taken in.
+        every_round: take the Jacobian of every update, not only in the attack's victim rounds.
+
+    Raises:
+        RunError: the run has no store, a file of it was altered, or the key is another's.
+    """
+    experiment = run.read_experiment()
+    arms = {experiment.run_id(arm): arm for arm in experiment.arms}
+    truths = SealedTruths.open(run, private) if private else None
+    rows: dict[str, list[Exposure]] = {run_id: [] for run_id in arms}
+    for event in replay(run, experiment, wants=lambda _: True):
+        if not isinstance(event, Seen) or event.observation is None:
+            continue
+        arm = arms[event.ticket.run_id]
+        start_s = time.perf_counter()
+        row = of_update(event.observation)
+        if truths is not None and (every_round or event.ticket.round in arm.attack.victim_rounds):
+            noise = added_noise(arm) if sigma is None else sigma
+            row = _with_truth(
+                row, event.observation, truths, noise, seed=experiment.seed, n=n_directions
+            )
+        rows[event.ticket.run_id].append(replace(row, duration_s=time.perf_counter() - start_s))
+    found = tuple(
+        Exposures(
+            run_id=run_id,
+            arm=arm.name,
+            rows=tuple(sorted(rows[run_id], key=lambda row: row.ticket)),
+        )
+        for run_id, arm in arms.items()
+    )
+    for exposures in found:
+        write_exposures(exposures, run)
+    return found
+
+
+def added_noise(arm: Arm) -> float | Missing:
+    """The standard deviation that the arm's defences add to every value of an update."""
+    defences = [build(DEFENCES, choice) for choice in arm.defences]
+    variance = sum(d.sigma**2 for d in defences if isinstance(d, Gaussian))
+    if variance:
+        return math.sqrt(variance)
+    return Missing(why="no defence adds Gaussian noise; --sigma asks what if")
+
+
+def _with_truth(
+    row: Exposure,
+    seen: Observation,
+    truths: SealedTruths,
+    noise: float | Missing,
+    *,
+    seed: int,
+    n: int,
+) -> Exposure:
+    """The row with what only the judge can add."""
+    from testbed.jacobian import input_spectrum  # needs torch
+
+    truth = truths.of(seen.ticket, seen.sha256)
+    spectrum = (
+        truth
+        if isinstance(truth, Missing)
+        else input_spectrum(
+            seen.plan,
+            seen.weights,
+            inputs=truth.inputs,
+            encoded_input=truth.encoded_input,
+            labels=truth.labels,
+            n_directions=n,
+            rng=stream(seed, "exposure", seen.ticket.round, seen.ticket.client_id),
+        )
+    )
+    if isinstance(spectrum, Missing):
+        return _without(row, spectrum)
+    values, inverse = spectrum.singular_values, spectrum.inverse_information
+    factor = inverse if isinstance(inverse, Missing) else float(inverse.mean())
+    best = inverse if isinstance(inverse, Missing) else float(inverse.min())
+    return replace(
+        row,
+        jacobian_of=spectrum.of,
+        n_inputs=spectrum.n_inputs,
+        n_directions=len(values),
+        effective_rank=spectrum.effective_rank,
+        largest=float(values[0]),
+        median=float(np.median(values)),
+        smallest=float(values[-1]),
+        bound_factor=factor,
+        sigma=noise,
+        information=noise if isinstance(noise, Missing) else float((values**2).sum()) / noise**2,
+        crb_mse=_scaled(factor, noise),
+        crb_mse_best=_scaled(best, noise),
+    )
+
+
+def _scaled(factor: float | Missing, sigma: float | Missing) -> float | Missing:
+    if isinstance(sigma, Missing):
+        return sigma
+    return factor if isinstance(factor, Missing) else factor * sigma**2
+
+
+def _without(row: Exposure, why: Missing) -> Exposure:
+    """The row with the reason why the truth added nothing."""
+    missing: dict[str, Any] = {
+        field.name: why for field in fields(row) if isinstance(field.default, Missing)
+    }
+    return replace(row, **missing)
