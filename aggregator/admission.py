@@ -82,14 +82,15 @@ class Admission:
         if client_id not in self._clients:
             raise UpdateError(Refusal.UNKNOWN_CLIENT, f"the experiment has no client {client_id!r}")
 
-    def check_report(self, ticket: Ticket) -> None:
-        """Whether a phase report belongs to a round that was opened.
+    def check_report(self, ticket: Ticket, *, attempt: int) -> None:
+        """Whether a phase report belongs to a round that was opened, and to a take asked for.
 
         Raises:
-            UpdateError: STALE_ROUND.
+            UpdateError: STALE_ROUND or BAD_HEADER.
         """
         if self._store.plan(ticket.run_id, round=ticket.round) is None:
             raise UpdateError(Refusal.STALE_ROUND, f"{ticket} was never opened")
+        self._check_attempt(ticket, attempt)
 
     def check_header(self, header: UploadHeader, now: OpenRound | None) -> OpenRound | None:
         """Check what an upload says about itself.
@@ -117,7 +118,7 @@ class Admission:
             raise UpdateError(
                 Refusal.WRONG_PLAN, f"answers {header.plan_digest}, expected {plan.plan_digest}"
             )
-        self._check_attempt(header)
+        self._check_attempt(header.ticket, header.attempt)
         if header.n_bytes == 0:
             raise UpdateError(Refusal.EMPTY, "an update has at least one byte")
         if header.n_bytes > plan.max_bytes:
@@ -170,9 +171,7 @@ class Admission:
         was_opened = self._store.plan(ticket.run_id, round=ticket.round) is not None
         return was_opened and self._store.plan(ticket.run_id, round=ticket.round + 2) is None
 
-    def _check_attempt(self, header: UploadHeader) -> None:
-        last = self._store.last_attempt(header.ticket)
-        if last is None or header.attempt > last:
-            raise UpdateError(
-                Refusal.BAD_HEADER, f"{header.ticket} was never asked for attempt {header.attempt}"
-            )
+    def _check_attempt(self, ticket: Ticket, attempt: int) -> None:
+        last = self._store.last_attempt(ticket)
+        if last is None or attempt > last:
+            raise UpdateError(Refusal.BAD_HEADER, f"{ticket} was never asked for attempt {attempt}")

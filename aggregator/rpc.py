@@ -44,6 +44,7 @@ from protos.v1 import rounds_pb2, rounds_pb2_grpc, tap_pb2, tap_pb2_grpc
 __all__ = ["FederationServicer", "TapServicer", "start_server"]
 
 _MAX_DETAILS = 1000
+_LAST_CURSOR = 2**63 - 1  # the store's largest number
 _PACKAGES = ("leakwatt", "numpy", "grpcio", "protobuf")
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -167,7 +168,9 @@ class TapServicer(_Answering, tap_pb2_grpc.TapServicer):
         """Accepted updates from a cursor on."""
         async with self._refusing(context, _Call("Tap.Watch")) as peer:
             peer.require(Role.ATTACKER)
-            async with contextlib.aclosing(self._aggregator.tap.watch(request.cursor)) as events:
+            async with contextlib.aclosing(
+                self._aggregator.tap.watch(min(request.cursor, _LAST_CURSOR))
+            ) as events:
                 async for event in events:
                     async for message in _event_to_proto(event):
                         yield message

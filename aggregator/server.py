@@ -236,7 +236,7 @@ class Aggregator:
         """
         ticket = report.ticket
         self._admission.check_sender(peer, client_id=ticket.client_id)
-        self._admission.check_report(ticket)
+        self._admission.check_report(ticket, attempt=report.attempt)
         is_new = self.store.save_report(report)
         now = self._open
         if now and not now.plan.train and now.plan.run_id == ticket.run_id:

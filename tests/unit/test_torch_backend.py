@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from edge_client.backends.torch_backend import TorchBackend  # noqa: E402
 from fedcore.defences.base import DEFENCES, Defence  # noqa: E402
+from fedcore.energy import DIVERGED  # noqa: E402
 from fedcore.errors import ConfigError  # noqa: E402
 from fedcore.nn.models import initial_weights  # noqa: E402
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training  # noqa: E402
@@ -74,6 +75,15 @@ def test_a_defended_model_is_trained_and_the_plans_model_evaluated(defended: Rou
         backend.load(plan, initial_weights(SPEC, 1))
         losses.append(backend.evaluate(x, y).mean_loss)
     assert losses[0] == losses[1]
+
+
+def test_a_diverged_model_has_an_accuracy_and_no_loss() -> None:
+    x, y = batch()
+    backend = TorchBackend()
+    backend.load(PLAN, {n: np.full_like(w, 1e38) for n, w in initial_weights(SPEC, 1).items()})
+    found = backend.evaluate(x, y)
+    assert found.mean_loss == DIVERGED
+    assert found.n_examples == len(y)
 
 
 def test_example_gradients_are_those_of_each_example_alone(defended: RoundPlan) -> None:

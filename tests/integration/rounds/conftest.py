@@ -114,7 +114,7 @@ class Peer:
     def upload(self, asked: Asked, blob: bytes, **changes: object) -> rounds_pb2.UploadReceipt:
         return self.send(self.header(asked, blob, **changes), *chunks(blob))
 
-    def report(self, asked: Asked) -> rounds_pb2.PhaseReceipt:
+    def report(self, asked: Asked, *, attempt: int | None = None) -> rounds_pb2.PhaseReceipt:
         phase = PhaseRecord(
             phase=Phase.TRAIN,
             start_mono_ns=1,
@@ -125,7 +125,7 @@ class Peer:
         )
         report = PhaseReport(
             ticket=Ticket(run_id=asked.plan.run_id, round=asked.plan.round, client_id=self.name),
-            attempt=asked.attempt,
+            attempt=asked.attempt if attempt is None else attempt,
             phases=(phase,),
             evaluation=(
                 Evaluation(n_correct=3, n_examples=4, mean_loss=0.5)

@@ -203,6 +203,11 @@ BAD = {
         "bad-header",
         "INVALID_ARGUMENT",
     ),
+    "a report of an attempt never asked for": (
+        lambda p, a: p.report(a, attempt=7),
+        "bad-header",
+        "INVALID_ARGUMENT",
+    ),
     "no header": (lambda p, a: p.send(*chunks(good(a))), "bad-header", "INVALID_ARGUMENT"),
     "a client submitting as another": (as_another, "wrong-identity", "PERMISSION_DENIED"),
     "a client calling Tap": (watch, "identity", "PERMISSION_DENIED"),
