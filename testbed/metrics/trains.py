@@ -83,20 +83,20 @@ def temporal_correlation(truth: np.ndarray, guess: np.ndarray) -> float | Missin
 
 
 def match_frames(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
-    """The guess with each example's frames in the order that fits the truth best.
+    """The guess with its frames where they fit the truth best, over all steps and examples.
 
-    For an answer that knows which frames an example had, and not when.
+    For an answer that knows which frames a batch had, and neither when nor whose.
 
     Args:
         truth: [time, batch, feature...].
         guess: finite, in the same shape.
     """
-    ordered = np.empty_like(guess)
-    for example in range(truth.shape[1]):
-        true_frames, frames = (x[:, example].reshape(len(x), -1) for x in (truth, guess))
-        cost = ((true_frames[:, None] - frames[None]) ** 2).mean(axis=2)
-        ordered[:, example] = guess[assign(cost), example]
-    return ordered
+    n_frames = truth.shape[0] * truth.shape[1]
+    true_frames, frames = (x.reshape(n_frames, -1).astype(np.float64) for x in (truth, guess))
+    likeness = true_frames @ frames.T
+    order = assign((frames**2).sum(axis=1) - 2 * likeness)
+    matched: np.ndarray = guess.reshape(n_frames, -1)[order].reshape(guess.shape)
+    return matched
 
 
 def score_trains(
