@@ -58,6 +58,7 @@ class Service:
             stdin=subprocess.DEVNULL,
             stdout=self._log_file,
             stderr=self._log_file,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # a folder of our modules' name is no module
             start_new_session=True,  # the terminal's Ctrl-C reaches the cluster alone
         )
 
