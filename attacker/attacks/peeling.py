@@ -1,0 +1,357 @@
+"""Layer peeling: read the features behind the readout, then find inputs that have them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal
+from attacker.gradients import batch_size_of, gradient_of, norm_of
+from attacker.inputs import InputView, input_view
+from attacker.optimisers import Minimum, OnEvaluation, lbfgs
+from attacker.peeling.descent import jittered_adam
+from attacker.peeling.matching import FeatureMatching, Peeled, can_match_trains
+from attacker.peeling.readout import Readout, peel
+from attacker.starts import draw_start
+from fedcore.errors import ConfigError
+from fedcore.nn.arrays import to_tensor
+from fedcore.nn.functional import step_weights
+from fedcore.nn.models import READOUT, build
+from fedcore.seeds import stream
+from fedcore.strict import canonical_json
+from fedcore.types import Knowledge, Observation, Reconstruction
+
+__all__ = ["Peeling"]
+
+_SMOOTH_FACTOR = 50.0  # on the prior's weight, in the first half
+_MEMORY = 20  # pairs of steps and gradient changes that L-BFGS keeps
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """One victim, read.
+
+    Attributes:
+        step_weights: how much each step counts in the logits, [time].
+        readout: what its readout's gradient says.
+        knowledge: the capabilities that were used.
+    """
+
+    seen: Observation
+    step_weights: Tensor
+    readout: Readout
+    knowledge: tuple[str, ...]
+
+    @property
+    def kind(self) -> bytes:
+        """Equal for victims that one search can hold."""
+        plan = self.seen.plan
+        return canonical_json((plan.model, plan.encoding, self.readout.trains is None))
+
+    @property
+    def examples(self) -> list[Peeled]:
+        """What to search for."""
+        trains = self.readout.trains
+        return [
+            Peeled(
+                weights=self.seen.weights,
+                means=means,
+                trains=None if trains is None else trains[i],
+            )
+            for i, means in enumerate(self.readout.means)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peeling(Attack):
+    """Reads the readout's inputs from its gradient and searches for raw inputs that cause them.
+
+    The labels are needed for nothing; they follow from the same gradient. Each example of a batch
+    is searched for alone, `attacker.peeling.unmixing` having separated them; where it cannot, an
+    example is the mixture that its class's row of the gradient holds. Restart r of an answer is,
+    of each example, the r-th best by its own loss, the mean over examples.
+
+    The certificate says, by name:
+
+    * "rank_excess" (batch of one): second singular value of the readout's gradient over the
+      first; near 0 for one example, and whatever is above it is noise or other examples.
+    * "unmixed" (batches): 1 where the examples were separated, 0 where they are mixtures.
+    * "negative_mass" (separated batches): a large one disproves the separation; a small one does
+      not prove it.
+    * "deviation", "misfit" (spikes): see `attacker.peeling.features.Decoded`.
+
+    Attributes:
+        labels: "granted" needs the capability, "rule" reads them from the gradient, "auto" takes
+            granted ones where there are any. They change the answer's order, not its inputs.
+        sharpness: of the surrogate that the search differentiates, where the network spikes.
+        jitter: see `attacker.peeling.descent`, for networks that spike; in units of the inputs.
+        total_variation: weight of the prior where the network spikes.
+        smooth_total_variation: weight of the prior where it does not; 50 times that in the first
+            half of the search.
+        learning_rate: of Adam at the beginning, for networks that spike.
+    """
+
+    name: ClassVar[str] = "peeling"
+
+    labels: Literal["auto", "granted", "rule"] = "auto"
+    sharpness: float = 8.0
+    jitter: float = 0.1
+    total_variation: float = 0.15
+    smooth_total_variation: float = 2e-4
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        for option in ("jitter", "total_variation", "smooth_total_variation"):
+            if getattr(self, option) < 0:
+                raise ConfigError(f"{option} must be >= 0; got {getattr(self, option)}")
+        for option in ("sharpness", "learning_rate"):
+            if not getattr(self, option) > 0:
+                raise ConfigError(f"{option} must be > 0; got {getattr(self, option)}")
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """The labels, where the options ask for granted ones."""
+        return ("labels",) if self.labels == "granted" else ()
+
+    def reconstruct(
+        self,
+        seen: Sequence[Observation],
+        known: Sequence[Knowledge],
+        *,
+        rng: np.random.Generator,
+        budget: Budget,
+        progress: Progress,
+        network_of: NetworkOf = build,
+    ) -> list[Reconstruction]:
+        """See `Attack`. Victims of one model and encoding form one search."""
+        seed = int(rng.integers(2**63))
+        answers: dict[int, Reconstruction] = {}
+        groups: dict[bytes, list[tuple[int, _Case]]] = {}
+        for i, (observation, told) in enumerate(zip(seen, known, strict=True)):
+            case = self._read(observation, told, seed=seed, network_of=network_of)
+            if isinstance(case, str):
+                answers[i] = refusal(observation, attack=self.name, budget=budget, why=case)
+            else:
+                groups.setdefault(case.kind, []).append((i, case))
+        n_all = len(groups) * budget.iterations
+        for n_before, group in enumerate(groups.values()):
+            found = self._search(
+                [case for _, case in group],
+                seed=seed,
+                budget=budget,
+                tell=partial(_tell, progress, n_before * budget.iterations, n_all),
+                network_of=network_of,
+            )
+            answers |= dict(zip((i for i, _ in group), found, strict=True))
+        return [answers[i] for i in range(len(seen))]
+
+    def _read(
+        self, seen: Observation, told: Knowledge, *, seed: int, network_of: NetworkOf
+    ) -> _Case | str:
+        """The case, or why there is none."""
+        gradient = gradient_of(seen)
+        is_granted = self.labels == "granted" or (self.labels == "auto" and told.labels is not None)
+        labels = told.need("labels") if is_granted else None
+        model, n_steps = seen.plan.model, seen.plan.encoding.n_steps
+        weights = step_weights(model, n_steps=n_steps)
+        if norm_of(gradient) == 0:
+            return "every gradient in the update is zero: there is nothing to peel"
+        if weights is None:
+            return (
+                f"the logits of readout {model.readout!r} are no weighted sum of its inputs over "
+                "time, so its gradient does not give them away"
+            )
+        if not gradient[f"{READOUT}.bias"].any():
+            return "the gradient in the readout's bias is zero: the features have no scale"
+        readout = peel(
+            gradient[f"{READOUT}.weight"],
+            gradient[f"{READOUT}.bias"],
+            step_weights=weights.numpy() if can_match_trains(network_of(model)) else None,
+            n_examples=batch_size_of(seen) if labels is None else len(labels),
+            labels=labels,
+            rng=stream(seed, "unmix", seen.ticket.round, seen.ticket.client_id),
+        )
+        return _Case(
+            seen=seen,
+            step_weights=weights,
+            readout=readout,
+            knowledge=("labels",) if is_granted else (),
+        )
+
+    def _search(
+        self,
+        cases: Sequence[_Case],
+        *,
+        seed: int,
+        budget: Budget,
+        tell: Callable[[int, np.ndarray], None],
+        network_of: NetworkOf,
+    ) -> list[Reconstruction]:
+        started_ns = time.monotonic_ns()
+        plan = cases[0].seen.plan
+        model, is_spiking = plan.model, plan.model.spiking
+        view = input_view(plan.encoding, input_shape=model.input_shape, batch_size=1)
+        neuron = replace(model.neuron, sharpness=self.sharpness)
+        matching = FeatureMatching(
+            [example for case in cases for example in case.examples],
+            network=network_of(replace(model, neuron=neuron)),
+            view=view,
+            restarts=budget.restarts,
+            total_variation=self.total_variation if is_spiking else self.smooth_total_variation,
+            n_spatial=min(len(model.input_shape) - 1, 2),
+            step_weights=cases[0].step_weights.float(),
+        )
+        starts = [_starts(case, view, budget=budget, seed=seed) for case in cases]
+        sizes = [len(start) for start in starts]
+        minimum = self._minimise(
+            matching,
+            torch.cat(starts),
+            view=view,
+            n_evaluations=budget.iterations,
+            seed=seed,
+            on_evaluation=lambda n, losses: tell(n, _lowest(losses, sizes, budget)),
+        )
+        kept = minimum.candidates.clamp(view.low, view.high)
+        found = [torch.split(part, sizes) for part in (kept, matching.losses(kept), minimum.curves)]
+        duration_s = (time.monotonic_ns() - started_ns) * 1e-9 / len(cases)
+        return [
+            _answer(
+                case, *rows, view=view, n_evaluations=minimum.n_evaluations, duration_s=duration_s
+            )
+            for case, *rows in zip(cases, *found, strict=True)
+        ]
+
+    def _minimise(
+        self,
+        matching: FeatureMatching,
+        starts: Tensor,
+        *,
+        view: InputView,
+        n_evaluations: int,
+        seed: int,
+        on_evaluation: OnEvaluation,
+    ) -> Minimum:
+        """Search all rows."""
+        if not matching.is_spiking:
+            return _smooth_then_sharp(
+                matching, starts, n_evaluations=n_evaluations, on_evaluation=on_evaluation
+            )
+        return jittered_adam(
+            matching.evaluate,
+            starts,
+            n_evaluations=n_evaluations,
+            learning_rate=self.learning_rate,
+            jitter=self.jitter,
+            low=view.low,
+            high=view.high,
+            seed=seed,
+            on_evaluation=on_evaluation,
+        )
+
+
+def _smooth_then_sharp(
+    matching: FeatureMatching,
+    starts: Tensor,
+    *,
+    n_evaluations: int,
+    on_evaluation: OnEvaluation,
+) -> Minimum:
+    """L-BFGS twice: the prior leads to the right place, and then all but lets go.
+
+    Without it at the beginning, most starts end in noise that has nearly the same features.
+    """
+    n_first = n_evaluations // 2
+    if n_first == 0:
+        return _lbfgs(matching, starts, n_evaluations=n_evaluations, on_evaluation=on_evaluation)
+    smooth = matching.with_prior(_SMOOTH_FACTOR * matching.prior_weight)
+    first = _lbfgs(smooth, starts, n_evaluations=n_first, on_evaluation=on_evaluation)
+    n_done = first.n_evaluations
+    second = _lbfgs(
+        matching,
+        first.candidates,
+        n_evaluations=n_evaluations - n_done,
+        on_evaluation=lambda n, losses: on_evaluation(n_done + n, losses),
+    )
+    return replace(
+        second,
+        curves=torch.cat([first.curves, second.curves], dim=1),
+        n_evaluations=n_done + second.n_evaluations,
+    )
+
+
+def _lbfgs(
+    matching: FeatureMatching, starts: Tensor, *, n_evaluations: int, on_evaluation: OnEvaluation
+) -> Minimum:
+    return lbfgs(
+        matching.evaluate,
+        starts,
+        n_evaluations=n_evaluations,
+        memory=_MEMORY,
+        on_evaluation=on_evaluation,
+    )
+
+
+def _starts(case: _Case, view: InputView, *, budget: Budget, seed: int) -> Tensor:
+    """Uniform in the range of inputs, [example and restart, variable]."""
+    n_examples, n_variables = len(case.readout.labels), prod(view.shape)
+    drawn = [
+        draw_start(
+            "uniform", n_examples * n_variables, seed=seed, ticket=case.seen.ticket, restart=r
+        ).reshape(n_examples, n_variables)
+        for r in range(budget.restarts)
+    ]
+    return to_tensor(np.stack(drawn, axis=1)).flatten(0, 1)
+
+
+def _lowest(losses: Tensor, sizes: list[int], budget: Budget) -> np.ndarray:
+    """Of each victim, the mean over its examples of the best restart's loss."""
+    by_victim = [
+        part.reshape(-1, budget.restarts).amin(1).mean() for part in torch.split(losses, sizes)
+    ]
+    return torch.stack(by_victim).numpy()
+
+
+def _answer(
+    case: _Case,
+    rows: Tensor,
+    losses: Tensor,
+    curves: Tensor,
+    *,
+    view: InputView,
+    n_evaluations: int,
+    duration_s: float,
+) -> Reconstruction:
+    """Restarts in the order of their losses, example by example."""
+    n_examples = len(case.readout.labels)
+    by_example = losses.reshape(n_examples, -1)
+    order = by_example.argsort(dim=1, stable=True)
+    example = torch.arange(n_examples)[:, None]
+    images = torch.cat([view.to_raw(row.reshape(view.shape)) for row in rows])
+    candidates = images.reshape(n_examples, -1, *images.shape[1:])[example, order]
+    sorted_curves = curves.reshape(*by_example.shape, -1)[example, order]
+    return Reconstruction(
+        ticket=case.seen.ticket,
+        sha256=case.seen.sha256,
+        attack=Peeling.name,
+        candidates=candidates.swapaxes(0, 1).numpy(),
+        labels=np.tile(case.readout.labels, (by_example.shape[1], 1)),
+        losses=by_example[example, order].mean(0).numpy(),
+        loss_curves=sorted_curves.mean(0).numpy(),
+        n_iterations=n_evaluations,
+        duration_s=duration_s,
+        knowledge=case.knowledge,
+        certificate=case.readout.certificate,
+    )
+
+
+def _tell(progress: Progress, before: int, total: int, n: int, losses: np.ndarray) -> None:
+    """Progress of one group of victims as a part of the whole."""
+    progress(before + n, total, losses)

@@ -1,0 +1,1 @@
+"""Layer peeling: the features behind the readout are read from its gradient, then inverted."""
