@@ -16,7 +16,7 @@ class ImprovedDeepLeakage(DeepLeakage):
     """iDLG of Zhao et al. 2020 (arXiv 2001.02610): the label comes first, then DLG for the input.
 
     Attributes:
-        labels: by the rule at batch 1; a larger batch needs granted labels.
+        labels: by the rule at batch 1; a larger batch's by an estimator, unless they are granted.
     """
 
     name: ClassVar[str] = "idlg"

@@ -38,7 +38,7 @@ class InvertingGradients(GradientMatching):
 
     def __post_init__(self) -> None:
         if self.labels == "joint":
-            raise ConfigError("labels 'joint' is for dlg; expected one of auto, granted, rule")
+            raise ConfigError("labels 'joint' is for dlg; expected another source, say 'auto'")
         if self.total_variation < 0:
             raise ConfigError(f"total_variation must be >= 0; got {self.total_variation}")
         if not self.learning_rate > 0:

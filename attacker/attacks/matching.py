@@ -17,11 +17,10 @@ from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal
 from attacker.batch import Batch, Update, Victim
 from attacker.gradients import mean_gradient_of, norm_of
 from attacker.inputs import InputView, input_view
-from attacker.labels import label_candidates
+from attacker.labels.guesses import NEEDING_AUXILIARY_DATA, Guesses, guess_labels
 from attacker.local_steps import LocalSteps
 from attacker.optimisers import Evaluate, Minimum, OnEvaluation
 from attacker.starts import StartKind
-from fedcore.errors import KnowledgeError
 from fedcore.nn.models import build
 from fedcore.plan import ModelSpec, RoundPlan
 from fedcore.seeds import stream
@@ -30,10 +29,23 @@ from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
 __all__ = ["GradientMatching", "LabelSource"]
 
-LabelSource = Literal["auto", "granted", "joint", "rule"]
+LabelSource = Literal[
+    "auto",
+    "granted",
+    "joint",
+    "rule",
+    "auxiliary",
+    "class-means",
+    "flat",
+    "gradinversion",
+    "idlg",
+    "ilrg",
+    "llg",
+]
 """Where labels come from: "rule" reads the label of a batch of one from the gradient (iDLG),
-"granted" needs the capability, "auto" takes granted labels and else the rule, "joint" searches for
-them along with the inputs."""
+"granted" needs the capability, "joint" searches for them along with the inputs, and the others are
+label estimators (`attacker.labels`). "auto" takes granted labels, else the rule for a batch of one,
+else the estimator that can do most with what is granted."""
 
 _NOTHING_TO_MATCH = "every gradient in the update is zero: there is nothing to match"
 _DIVERGED = "no restart ever had a finite loss"
@@ -47,8 +59,7 @@ class _Case:
         gradient: observed, by name; the mean of the local steps'.
         norm: its length over all layers.
         steps: that the client made.
-        labels: guesses [example] in the order of trust; none where they are searched for.
-        knowledge: the capabilities that were used.
+        guesses: at the labels; none where they are searched for.
         adaptation: to what a defence or the codec did to the update.
     """
 
@@ -56,8 +67,7 @@ class _Case:
     gradient: TensorMap
     norm: float
     steps: LocalSteps
-    labels: tuple[np.ndarray, ...]
-    knowledge: tuple[str, ...]
+    guesses: Guesses
     adaptation: Adaptation
 
     @property
@@ -79,7 +89,7 @@ class _Case:
             weights=self.seen.weights,
             gradient=unit,
             scale=1 / self.norm,
-            labels=self.steps.arranged(self.labels, n_ways=restarts, rng=rng),
+            labels=self.steps.arranged(self.guesses.labels, n_ways=restarts, rng=rng),
         )
 
 
@@ -104,7 +114,9 @@ class GradientMatching(Attack):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """The labels, where the options ask for granted ones."""
+        """What the source of the labels needs."""
+        if self.labels in NEEDING_AUXILIARY_DATA:
+            return ("auxiliary_data",)
         return ("labels",) if self.labels == "granted" else ()
 
     @abstractmethod
@@ -164,7 +176,7 @@ class GradientMatching(Attack):
     ) -> list[Reconstruction]:
         """See `Attack`. Victims of one model, encoding, batch and adaptation share a search."""
         seed = int(rng.integers(2**63))
-        cases = [self._read(*victim) for victim in zip(seen, known, strict=True)]
+        cases = [self._read(*victim, network_of) for victim in zip(seen, known, strict=True)]
         answers: dict[int, Reconstruction] = {}
         groups: dict[bytes, list[int]] = {}
         for i, case in enumerate(cases):
@@ -188,31 +200,30 @@ class GradientMatching(Attack):
             answers |= dict(zip(group, found, strict=True))
         return [answers[i] for i in range(len(cases))]
 
-    def _read(self, seen: Observation, told: Knowledge) -> _Case:
+    def _read(self, seen: Observation, told: Knowledge, network_of: NetworkOf) -> _Case:
         gradient = mean_gradient_of(seen)
         steps = LocalSteps.behind(seen)
-        labels: tuple[np.ndarray, ...]
-        is_granted = self.labels == "granted" or (self.labels == "auto" and told.labels is not None)
-        if is_granted:
+        if self.labels == "granted" or (self.labels == "auto" and told.labels is not None):
             granted = told.need("labels")
-            steps, labels = LocalSteps.behind(seen, n_labels=len(granted)), (granted,)
+            steps = LocalSteps.behind(seen, n_labels=len(granted))
+            guesses = Guesses(labels=(granted,), knowledge=("labels",))
         elif self.labels == "joint":
-            labels = ()
-        elif steps.n_inputs == 1:
-            labels = tuple(np.array([label]) for label in label_candidates(gradient))
+            guesses = Guesses(labels=())
         else:
-            raise KnowledgeError(
-                f"the threat model does not grant 'labels', and iDLG's rule reads the label of one "
-                f"example, not of the {steps.n_inputs} in {seen.ticket}; grant labels, or take "
-                "attack 'dlg', which searches for them"
+            guesses = guess_labels(
+                seen,
+                told,
+                source=self.labels,
+                gradient=gradient,
+                n_examples=steps.n_inputs,
+                network=network_of(seen.plan.model),
             )
         return _Case(
             seen=seen,
             gradient=gradient,
             norm=norm_of(gradient),
             steps=steps,
-            labels=labels,
-            knowledge=("labels",) if is_granted else (),
+            guesses=guesses,
             adaptation=adaptation_to(gradient, model=seen.plan.model, n_inputs=steps.n_inputs)
             if self.adaptive
             else Adaptation(),
@@ -263,9 +274,9 @@ class GradientMatching(Attack):
                 loss_curves=curves[i],
                 n_iterations=minimum.n_evaluations,
                 duration_s=duration_s,
-                knowledge=case.knowledge,
+                knowledge=case.guesses.knowledge,
                 trains=None if trains is None else steps.spread(trains[i], axis=2),
-                certificate=case.adaptation.certificate,
+                certificate={**case.adaptation.certificate, **case.guesses.certificate},
             )
             if np.isfinite(losses[i]).any()
             else self._refused(case, budget, why=_DIVERGED)
@@ -274,7 +285,7 @@ class GradientMatching(Attack):
 
     def _refused(self, case: _Case, budget: Budget, *, why: str) -> Reconstruction:
         return refusal(
-            case.seen, attack=self.name, budget=budget, why=why, knowledge=case.knowledge
+            case.seen, attack=self.name, budget=budget, why=why, knowledge=case.guesses.knowledge
         )
 
 

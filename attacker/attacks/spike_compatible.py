@@ -45,7 +45,7 @@ class SpikeCompatible(GradientMatching):
 
     def __post_init__(self) -> None:
         if self.labels == "joint":
-            raise ConfigError("labels 'joint' is for dlg; expected one of auto, granted, rule")
+            raise ConfigError("labels 'joint' is for dlg; expected another source, say 'auto'")
         for option in ("share", "blind_share"):
             if not 0 < getattr(self, option) <= 1:
                 raise ConfigError(f"{option} must lie in (0, 1]; got {getattr(self, option)}")

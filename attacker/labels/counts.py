@@ -6,6 +6,8 @@ import numpy as np
 
 __all__ = ["label_guesses", "rounded"]
 
+_NEARLY = -0.5  # cost of a move: -1 where both multisets are as near, 0 from whole numbers
+
 
 def rounded(estimate: np.ndarray, *, total: int) -> np.ndarray:
     """Whole numbers >= 0 that sum to `total`, each step away from the estimate a cheapest one.
@@ -30,7 +32,7 @@ def rounded(estimate: np.ndarray, *, total: int) -> np.ndarray:
 def label_guesses(
     estimate: np.ndarray, *, total: int, n_guesses: int
 ) -> tuple[tuple[np.ndarray, ...], float]:
-    """The nearest multiset of labels, and the next ones that differ in a single label.
+    """The nearest multiset of labels, and others in one label that are nearly as near.
 
     Args:
         estimate: examples of each class, [class].
@@ -49,7 +51,7 @@ def label_guesses(
     guesses = [nearest]
     for flat in np.argsort(cost, axis=None, kind="stable")[: n_guesses - 1]:
         source, target = np.unravel_index(flat, cost.shape)
-        if np.isfinite(cost[source, target]):
+        if cost[source, target] < _NEARLY:
             moved = nearest.copy()
             moved[source] -= 1
             moved[target] += 1

@@ -41,7 +41,7 @@ class LearnedCounts:
         """Train; the same clients give the same network.
 
         Args:
-            evidence: numbers that are sums over a client's examples, [client, evidence].
+            evidence: what is seen of each client, mean residuals in the main, [client, evidence].
             counts: examples of each class, [client, class].
         """
         compressed = _compressed(evidence)

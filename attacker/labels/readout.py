@@ -46,7 +46,8 @@ class Readout:
         weight: float64 [class, feature].
         bias: float64 [class], times the number that makes logits = weight @ features + bias.
         weight_slope: mean residual times features, float64 [class, feature].
-        bias_slope: mean residual, float64 [class]; None where the update does not hold it.
+        bias_slope: mean residual, float64 [class]; None where the update does not hold it, or holds
+            zeros, as a defence may send.
         n_examples: in the batch.
         auxiliary: None where no such data are granted.
     """
@@ -110,14 +111,15 @@ def read(
         network: that is attacked.
 
     Raises:
-        AttackError: the gradient has another form, or holds nothing of the readout's weight.
+        AttackError: the gradient has another form, holds nothing of the readout's weight, or is
+            not finite there.
     """
     spec, n_steps = seen.plan.model, seen.plan.encoding.n_steps
     counted = step_weights(spec, n_steps=n_steps)
     if counted is None and spec.readout != "per_step":
         raise AttackError(
             f"readout {spec.readout!r} of a spiking model lies behind a threshold: its gradient is "
-            "no mean of residuals times features, and label estimators read nothing else"
+            "no mean of residuals times features, which label estimators read"
         )
     if f"{READOUT}.weight" not in gradient:
         raise AttackError(f"the update does not hold the gradient in '{READOUT}.weight'")
@@ -128,9 +130,11 @@ def read(
         weight=seen.weights[f"{READOUT}.weight"].astype(np.float64),
         bias=gain * bias.astype(np.float64),
         weight_slope=gradient[f"{READOUT}.weight"].astype(np.float64),
-        bias_slope=None if slope is None else slope.astype(np.float64) / gain,
+        bias_slope=slope.astype(np.float64) / gain if slope is not None and slope.any() else None,
         n_examples=n_examples,
     )
+    if not all(np.isfinite(g).all() for g in (readout.weight_slope, slope) if g is not None):
+        raise AttackError("the gradient in the readout holds NaN or infinite numbers")
     if told.auxiliary_inputs is None or told.auxiliary_labels is None:
         return readout
     known = _features(network, seen.weights, seen.plan.encoding, told.auxiliary_inputs, counted)

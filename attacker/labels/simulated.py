@@ -22,7 +22,7 @@ __all__ = ["best_on_simulated_clients"]
 _N_TRAINING = 3000
 _N_JUDGED = 200
 _JUDGED_SHARE = 4  # of each class every fourth example judges
-_CONCENTRATIONS = (-0.5, 1.5)  # powers of ten
+_CONCENTRATIONS = (-0.5, 2.5)  # powers of ten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +166,9 @@ def _shares(n_classes: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _evidence(clients: _Clients) -> np.ndarray:
-    """What the network learns from, [client, 2 * class]."""
-    return np.concatenate([clients.residuals, clients.along], axis=1)
+    """What the network learns from, [client, 3 * class]; a sign says that a class is there."""
+    signs = np.sign(clients.residuals)
+    return np.concatenate([clients.residuals, clients.along, signs], axis=1)
 
 
 def _overlap(estimate: np.ndarray, counts: np.ndarray) -> float:

@@ -37,6 +37,7 @@ def test_guesses_come_in_order_and_differ_in_one_label() -> None:
     assert all(np.abs(k - counts[0]).sum() == 2 for k in counts[1:])
 
 
-def test_there_are_no_more_guesses_than_moves() -> None:
-    guesses, _ = label_guesses(np.array([2.0, 0.0]), total=2, n_guesses=9)
-    assert [labels.tolist() for labels in guesses] == [[0, 0], [0, 1]]
+def test_a_clear_estimate_gives_one_guess() -> None:
+    guesses, away = label_guesses(np.array([2.1, 0.0]), total=2, n_guesses=9)
+    assert [labels.tolist() for labels in guesses] == [[0, 0]]
+    assert away == pytest.approx(0.05)

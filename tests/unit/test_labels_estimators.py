@@ -167,6 +167,14 @@ def test_a_threshold_behind_the_readout_is_refused(digits) -> None:
         readout_of(observe(spec, images[:4], labels[:4]))
 
 
+def test_numbers_that_are_not_finite_are_refused(digits) -> None:
+    images, labels = digits
+    seen = observe(CONVENTIONAL, images[:4], labels[:4])
+    broken = {**seen.tensors, "readout.bias": np.full(10, np.nan, np.float32)}
+    with pytest.raises(AttackError, match="NaN"):
+        readout_of(replace(seen, tensors=broken))
+
+
 def test_a_class_that_the_attacker_has_no_example_of_is_never_named(digits) -> None:
     images, labels = digits
     own = np.flatnonzero(labels[:300] != 3)

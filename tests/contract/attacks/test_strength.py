@@ -206,7 +206,7 @@ def test_a_batch_without_granted_labels_is_refused_by_the_rule(laboratory) -> No
     seen = [laboratory.victim([1, 2], model=SIGMOID)]
     for name in ("idlg", "inverting-gradients"):
         with pytest.raises(KnowledgeError, match="'labels'"):
-            laboratory.attack(name, seen, iterations=2)
+            laboratory.attack(name, seen, iterations=2, labels="rule")
 
 
 def test_victims_of_several_kinds_are_attacked_in_one_call(laboratory) -> None:
