@@ -37,6 +37,7 @@ from fedcore.seeds import stream
 from fedcore.tensors import schema_of
 from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap, Ticket
 
+NETWORKS = ("mlp-snn-t8", "mlp-snn-t16")
 CODECS = ("f32", "f16", "bf16", "int8")
 EVENT_DENSITY = 0.03
 EVENTS = ((8, 1), (16, 1), (8, 4), (16, 4), (20, 1), (40, 1), (100, 1))
@@ -140,12 +141,17 @@ def row(title: str, scores: Sequence[Score]) -> dict[str, float]:
 
 
 def rate_coded(
-    name: str, stages: dict[str, TensorMap], examples: Examples, *, n_victims: int
+    name: str,
+    stages: dict[str, TensorMap],
+    examples: Examples,
+    *,
+    codecs: Sequence[str],
+    n_victims: int,
 ) -> dict[str, float]:
     """Bernoulli trains of single images: figures for the last line."""
     victim, figures = VICTIMS[name], {}
     for stage, weights in stages.items():
-        for codec in CODECS:
+        for codec in codecs:
             scores = []
             for i in range(n_victims):
                 train = encode(victim.encoding, examples.inputs[[i]], stream(i, "victim"))
@@ -190,16 +196,22 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--cache", type=Path, default=Path(".leakwatt/victims"))
     parser.add_argument("--victims", type=int, default=20, help="test images per row")
-    parser.add_argument("--events", type=int, default=3, help="batches per row of events")
+    parser.add_argument(
+        "--events", type=int, default=3, help="batches per row of events; 0 for none"
+    )
+    parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--codecs", nargs="*", default=CODECS, choices=CODECS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     test = mnist(args.root, split="test")
     figures: dict[str, float] = {}
-    for name in ("mlp-snn-t8", "mlp-snn-t16"):
+    for name in args.networks:
         stages = trained_victim(name, root=args.root, cache=args.cache)
-        figures |= rate_coded(name, stages, test, n_victims=args.victims)
-    model = VICTIMS["mlp-snn-t16"].model
-    figures |= event_coded(stages, model, test, n_victims=args.events)
+        figures |= rate_coded(name, stages, test, codecs=args.codecs, n_victims=args.victims)
+    if args.events:
+        stages = trained_victim("mlp-snn-t16", root=args.root, cache=args.cache)
+        model = VICTIMS["mlp-snn-t16"].model
+        figures |= event_coded(stages, model, test, n_victims=args.events)
     print("RESULT " + " ".join(f"{key}={value:.4f}" for key, value in figures.items()))
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from attacker.exact.subspace import Subspace
 
-__all__ = ["by_enumeration", "codebook"]
+__all__ = ["by_enumeration", "codebook", "independent"]
 
 _N_LOW = 14  # bits that are tried at once
 _BLOCKS = (6, 18, 54)  # columns after which bad candidates are dropped
 _N_KEPT = 4096
 _FLOOR = 1e-4  # squared error per column that is always allowed, for rounding
-_N_OTHERS = 6
+_N_OTHERS = 50
 _AS_GOOD = 4.0  # squared error of a vector that fits as well, in units of the worst one chosen
 _LIMIT = 100.0  # squared error that is allowed in units of what noise makes of a true vector
 
@@ -47,7 +47,7 @@ def by_enumeration(space: Subspace) -> np.ndarray:
         is_one=space.always_on is not None,
         limit=_FLOOR + _LIMIT * spread,
     )
-    chosen = _independent(words, n=space.rank)
+    chosen = independent(words, n=space.rank)
     if not chosen:
         return np.zeros((0, space.columns.shape[1]))
     as_good = np.flatnonzero(errors <= _AS_GOOD * errors[chosen].max() + _FLOOR)
@@ -104,7 +104,7 @@ def _closest(
     return rows, errors
 
 
-def _independent(vectors: np.ndarray, *, n: int) -> list[int]:
+def independent(vectors: np.ndarray, *, n: int) -> list[int]:
     """The first n rows that are linearly independent, or as many as there are."""
     basis, chosen = np.zeros((0, vectors.shape[1])), list[int]()
     for i, vector in enumerate(vectors.astype(np.float64)):

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from attacker.exact.differences import by_differences
-from attacker.exact.enumeration import by_enumeration, codebook
+from attacker.exact.enumeration import by_enumeration
+from attacker.exact.refinement import refined
 from attacker.exact.subspace import Subspace, n_frames_above, noise_std, project
 
 __all__ = ["Factorisation", "Method", "factorise"]
@@ -18,9 +19,6 @@ __all__ = ["Factorisation", "Method", "factorise"]
 Method = Literal["enumeration", "differences"]
 
 _METHODS: tuple[Method, ...] = get_args(Method)
-_MAX_BITS_OF_CODEBOOK = 16
-_N_REFINEMENTS = 12
-_TRUST_IN_BIAS = 4.0  # weight of its gradient, in units of the heaviest column's
 _N_REPLACED = 2
 _HIDES_FRAMES = ("int8",)  # its noise is above the weakest frames, whose number is then unknown
 _FITS = 2.0  # a residual of up to so many times the noise's is explained by noise
@@ -109,7 +107,7 @@ def factorise(
             frames = _frames_by(method, space, enumerate_up_to=enumerate_up_to)
             if len(frames) < n:
                 continue
-            frames[:n] = _refined(frames[:n], space)
+            frames = refined(frames, space)
             vectors = np.zeros((len(frames), slopes.shape[1]))
             vectors[:, space.active] = frames[:, space.which]
             found.append(
@@ -126,31 +124,6 @@ def _frames_by(method: Method, space: Subspace, *, enumerate_up_to: int) -> np.n
     if space.rank > enumerate_up_to:
         return np.zeros((0, space.columns.shape[1]))
     return by_enumeration(space)
-
-
-def _refined(frames: np.ndarray, space: Subspace) -> np.ndarray:
-    """Alternate between the best atoms and the best binary columns as long as the fit improves."""
-    if space.rank > _MAX_BITS_OF_CODEBOOK:
-        return frames
-    target, weights = space.columns, np.sqrt(space.n_equal)
-    known = np.zeros((space.rank, 0))
-    if space.always_on is not None:  # all atoms together are the gradient in the bias
-        target = np.column_stack([target, space.always_on])
-        weights = np.append(weights, _TRUST_IN_BIAS * weights.max())
-        known = np.ones((space.rank, 1))
-    words = codebook(space.rank).astype(np.float64)
-    best, best_error = frames, np.inf
-    for _ in range(_N_REFINEMENTS):
-        full = np.column_stack([frames, known])
-        atoms = np.linalg.lstsq((full * weights).T, (target * weights).T, rcond=None)[0].T
-        error = float(np.linalg.norm((atoms @ full - target) * weights))
-        if not error < best_error * (1 - 1e-9):
-            break
-        best, best_error = frames, error
-        images = words @ atoms.T
-        distance = (images**2).sum(axis=1)[:, None] - 2 * images @ space.columns
-        frames = words[distance.argmin(axis=0)].T
-    return best
 
 
 def _measured(

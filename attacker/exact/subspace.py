@@ -31,8 +31,10 @@ class Subspace:
         n_equal: how many features have each of them, [column].
         which: the column of each active feature, [feature].
         active: features whose gradient is not zero, indices [feature].
-        always_on: the gradient in the bias, which is what a feature that is always 1 would have,
-            [rank]; None for a layer without bias.
+        whole: the distinct columns in all neurons, [neuron, column].
+        bias: the gradient in the bias, [neuron]; None for a layer without.
+        always_on: the same in this space, which is the column of a feature that is always 1,
+            [rank].
         noise: standard deviation of one coordinate of one feature.
     """
 
@@ -40,6 +42,8 @@ class Subspace:
     n_equal: np.ndarray
     which: np.ndarray
     active: np.ndarray
+    whole: np.ndarray
+    bias: np.ndarray | None
     always_on: np.ndarray | None
     noise: float
 
@@ -86,15 +90,21 @@ def project(
     coordinates = singular[:rank, None] * right[:rank]
     which = _number_equal(coordinates, within=_EQUAL_WITHIN * noise * np.sqrt(rank))
     n_equal = np.bincount(which)
-    sums = np.stack([np.bincount(which, weights=row) for row in coordinates])
     return Subspace(
-        columns=sums / n_equal,
+        columns=_sums(coordinates, which) / n_equal,
         n_equal=n_equal,
         which=which,
         active=active,
+        whole=_sums(slopes[:, active], which) / n_equal,
+        bias=bias_slopes,
         always_on=None if bias_slopes is None else left[:, :rank].T @ bias_slopes,
         noise=noise,
     )
+
+
+def _sums(columns: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Sums of the columns of each kind, [row, kind]."""
+    return np.stack([np.bincount(which, weights=row) for row in columns])
 
 
 def _number_equal(columns: np.ndarray, *, within: float) -> np.ndarray:

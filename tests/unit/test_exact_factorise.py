@@ -67,6 +67,14 @@ def test_half_precision_does_not_hide_them() -> None:
     assert as_set(answer.frames) == as_set(frames)
 
 
+def test_steps_of_eight_bits_are_refined_away() -> None:
+    frames, slopes, bias_slopes = gradient(6, density=0.4)
+    step = np.abs(slopes).max() / 127
+    coarse = np.rint(slopes / step) * step
+    answer = found(coarse, bias_slopes, n_frames=6, codec="int8")
+    assert as_set(answer.frames) == as_set(frames)
+
+
 def test_real_inputs_do_not_pass_for_binary_ones() -> None:
     rng = np.random.default_rng(1)
     slopes = rng.normal(size=(N_NEURONS, 5)) @ rng.random((5, N_FEATURES))
