@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -37,6 +38,7 @@ class DeepLeakage(GradientMatching):
     memory: int = 100
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.memory < 1:
             raise ConfigError(f"memory must be >= 1; got {self.memory}")
 
@@ -69,4 +71,5 @@ class DeepLeakage(GradientMatching):
             n_evaluations=n_evaluations,
             memory=self.memory,
             on_evaluation=on_evaluation,
+            patience=math.ceil(self.patience * n_evaluations),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -37,6 +38,7 @@ class InvertingGradients(GradientMatching):
     learning_rate: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.labels == "joint":
             raise ConfigError("labels 'joint' is for dlg; expected another source, say 'auto'")
         if self.total_variation < 0:
@@ -74,4 +76,5 @@ class InvertingGradients(GradientMatching):
             low=view.low,
             high=view.high,
             on_evaluation=on_evaluation,
+            patience=math.ceil(self.patience * n_evaluations),
         )

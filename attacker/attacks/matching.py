@@ -21,6 +21,7 @@ from attacker.labels.guesses import NEEDING_AUXILIARY_DATA, Guesses, guess_label
 from attacker.local_steps import LocalSteps
 from attacker.optimisers import Evaluate, Minimum, OnEvaluation
 from attacker.starts import StartKind
+from fedcore.errors import ConfigError
 from fedcore.nn.models import build
 from fedcore.plan import ModelSpec, RoundPlan
 from fedcore.seeds import stream
@@ -104,6 +105,8 @@ class GradientMatching(Attack):
         labels: where they come from.
         adaptive: whether the loss adapts to what was done to an update (`attacker.adaptive`); what
             was chosen stands in the certificate.
+        patience: share of the budget without progress of any row of a search after which it ends;
+            1 for never.
     """
 
     name: ClassVar[str]
@@ -111,6 +114,11 @@ class GradientMatching(Attack):
 
     labels: LabelSource = "auto"
     adaptive: bool = True
+    patience: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.patience <= 1:
+            raise ConfigError(f"patience must lie in (0, 1]; got {self.patience}")
 
     @property
     def requires(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -101,6 +102,7 @@ class RelaxedMatching(InvertingGradients):
             low=view.low,
             high=view.high,
             on_evaluation=on_evaluation,
+            patience=math.ceil(self.patience * n_evaluations),
         )
 
     def update(self, steps: LocalSteps, model: ModelSpec, network_of: NetworkOf) -> Update:

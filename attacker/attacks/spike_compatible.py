@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -44,6 +45,7 @@ class SpikeCompatible(GradientMatching):
     blind_share: float = 0.05
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.labels == "joint":
             raise ConfigError("labels 'joint' is for dlg; expected another source, say 'auto'")
         for option in ("share", "blind_share"):
@@ -98,6 +100,7 @@ class SpikeCompatible(GradientMatching):
             blind_share=self.blind_share,
             draw=draw,
             on_evaluation=on_evaluation,
+            patience=math.ceil(self.patience * n_evaluations),
         )
 
 

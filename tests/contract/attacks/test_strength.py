@@ -166,6 +166,16 @@ def test_the_losses_are_those_of_the_reported_candidates(laboratory) -> None:
     np.testing.assert_allclose(answer.losses, measured.numpy(), rtol=1e-3)
 
 
+def test_a_search_that_gets_no_further_ends(laboratory) -> None:
+    seen = [laboratory.victim([5], model=RELU)]
+    steps = {"learning_rate": 1e-9, "iterations": 50}  # too short to get anywhere
+    (patient,) = laboratory.attack("inverting-gradients", seen, **steps)
+    (hasty,) = laboratory.attack("inverting-gradients", seen, patience=0.1, **steps)
+    assert (patient.n_iterations, hasty.n_iterations) == (50, 6)
+    with pytest.raises(ConfigError, match="patience"):
+        laboratory.attack("dlg", [], iterations=1, patience=0.0)
+
+
 def test_inverting_gradients_adds_its_prior(laboratory) -> None:
     seen = [laboratory.victim([5], model=RELU)]
     free, smooth = (
