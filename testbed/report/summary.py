@@ -11,6 +11,7 @@ from fedcore.types import Missing
 from testbed.costs import best_energy
 from testbed.findings import Findings
 from testbed.metrics import METRICS
+from testbed.privacy import DELTA, guarantee
 from testbed.report.words import (
     DASH,
     bytes_text,
@@ -57,6 +58,7 @@ def summary_rows(results: Results) -> list[tuple[str, list[str]]]:
         ("accuracy (95 %)", [_accuracy(arm) for arm in arms]),
         ("rounds closed", [f"{len(arm.rounds)}" for arm in arms]),
         ("victims", [_victims(arm) for arm in arms]),
+        *_privacy_row(arms),
     ]
     for name in _SHOWN:
         rows += _metric_rows(arms, name)
@@ -100,6 +102,20 @@ def _metric_rows(arms: Sequence[ArmResults], name: str) -> list[tuple[str, list[
         ("  mean image", cells("mean-image")),
         ("  noise", cells("noise")),
     ]
+
+
+def _privacy_row(arms: Sequence[ArmResults]) -> list[tuple[str, list[str]]]:
+    """Differential privacy by arm; no row where no arm has any."""
+    found = [
+        guarantee(arm.arm.defences, n_rounds=max(1, len({u.ticket.round for u in arm.updates})))
+        for arm in arms
+    ]
+    if all(isinstance(one, Missing) for one in found):
+        return []
+    cells = [
+        DASH if isinstance(one, Missing) else f"{one.epsilon:.3g} per {one.of}" for one in found
+    ]
+    return [(f"epsilon at delta {DELTA:g}", cells)]
 
 
 def _arm_table(arm: ArmResults) -> dict[str, Any]:
