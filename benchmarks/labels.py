@@ -1,6 +1,6 @@
 """How well label counts are read from a batch's gradient, untrained and trained.
 
-    python -m benchmarks.labels --root DATA [--part untrained|trained] [--clients 12]
+    python -m benchmarks.labels --root DATA [--part untrained|trained] [--network conv-relu ...]
 
 "untrained" needs no DATA: a convolutional network at its start on scikit-learn's digits (28x28),
 with labels drawn apart from the images where there are 62 classes. "trained" attacks the networks
@@ -26,7 +26,7 @@ import torch
 from attacker.labels import LABEL_ESTIMATORS
 from attacker.labels.counts import rounded
 from attacker.labels.readout import read
-from benchmarks.victims import VICTIMS, accuracy, mnist, trained_victim
+from benchmarks.victims import STAGES, VICTIMS, accuracy, mnist, trained_victim
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
@@ -73,16 +73,22 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of the data sets")
     parser.add_argument("--cache", type=Path, default=Path(".leakwatt/victims"))
     parser.add_argument("--part", choices=("untrained", "trained"), action="append")
+    parser.add_argument("--network", choices=sorted(VICTIMS), nargs="+", default=ATTACKED)
+    parser.add_argument("--stage", choices=STAGES, nargs="+", default=STAGES)
     parser.add_argument("--clients", type=int, default=12, help="of each kind")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    parts, facts = args.part or ["untrained", "trained"], {}
+    parts = args.part or ["untrained", "trained"]
+    facts: dict[str, float] = {}
     if "untrained" in parts:
         facts |= untrained(args.clients)
     if "trained" in parts:
         if args.root is None:
             parser.error("part 'trained' needs --root")
-        facts |= trained(args.clients, root=args.root, cache=args.cache)
+        for network in args.network:
+            stages = trained_victim(network, root=args.root, cache=args.cache)
+            chosen = {stage: stages[stage] for stage in args.stage}
+            facts |= trained(network, chosen, args.clients, root=args.root)
     print("RESULT " + " ".join(f"{key}={value:.3f}" for key, value in facts.items()))
 
 
@@ -106,27 +112,26 @@ def untrained(n_clients: int) -> dict[str, float]:
     return {f"untrained_min_{name}": value for name, value in lowest.items()}
 
 
-def trained(n_clients: int, *, root: Path, cache: Path) -> dict[str, float]:
+def trained(
+    network: str, stages: dict[str, TensorMap], n_clients: int, *, root: Path
+) -> dict[str, float]:
     """The mean overlap over kinds of clients at batch 64, by network, stage and estimator."""
     names = LABEL_ESTIMATORS.names()
-    held, test = (
-        mnist(root, split="train").take(np.arange(58_000, 60_000)),
-        mnist(root, split="test"),
-    )
+    held = mnist(root, split="train").take(np.arange(58_000, 60_000))
+    test = mnist(root, split="test")
     told = Knowledge(auxiliary_inputs=held.inputs, auxiliary_labels=held.labels)
     facts: dict[str, float] = {}
-    for network in ATTACKED:
-        for stage, weights in trained_victim(network, root=root, cache=cache).items():
-            right = accuracy(VICTIMS[network], weights, test)
-            print(f"\n{network}, {stage}: accuracy {right:.4f}")
-            _print_head("clients, batch", names)
-            facts[f"{network}_{stage}_accuracy"] = right
-            for size in TRAINED_SIZES:
-                found = _of_kinds(network, weights, test, told, size=size, n_clients=n_clients)
-                if size == TRAINED_SIZES[-1]:
-                    for name in ("flat", *AUXILIARY):
-                        mean = float(np.mean([found[kind][name].overlap for kind in KINDS]))
-                        facts[f"{network}_{stage}_{name}"] = mean
+    for stage, weights in stages.items():
+        right = accuracy(VICTIMS[network], weights, test)
+        print(f"\n{network}, {stage}: accuracy {right:.4f}")
+        _print_head("clients, batch", names)
+        facts[f"{network}_{stage}_accuracy"] = right
+        for size in TRAINED_SIZES:
+            found = _of_kinds(network, weights, test, told, size=size, n_clients=n_clients)
+            if size == TRAINED_SIZES[-1]:
+                for name in ("flat", *AUXILIARY):
+                    mean = float(np.mean([found[kind][name].overlap for kind in KINDS]))
+                    facts[f"{network}_{stage}_{name}"] = mean
     return facts
 
 
