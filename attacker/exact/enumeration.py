@@ -19,6 +19,7 @@ _N_KEPT = 4096
 _FLOOR = 1e-4  # squared error per column that is always allowed, for rounding
 _N_OTHERS = 50
 _AS_GOOD = 4.0  # squared error of a vector that fits as well, in units of the worst one chosen
+_UNLIMITED = 16  # up to so many bits nothing needs to be dropped for its error alone
 _LIMIT = 100.0  # squared error that is allowed in units of what noise makes of a true vector
 
 
@@ -45,7 +46,7 @@ def by_enumeration(space: Subspace) -> np.ndarray:
         values.astype(np.float32),
         weights=(weights / weights.mean()).astype(np.float32),
         is_one=space.always_on is not None,
-        limit=_FLOOR + _LIMIT * spread,
+        limit=np.inf if space.rank <= _UNLIMITED else _FLOOR + _LIMIT * spread,
     )
     chosen = independent(words, n=space.rank)
     if not chosen:
