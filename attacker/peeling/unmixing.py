@@ -5,11 +5,10 @@
 
 Every column of dL/dW lies in the cone whose edges are the r[n]. The columns for which example n is
 silent lie on the facet opposite to r[n], and the facet's normal q (q r[m] = 0 for all m but n)
-gives away the example: x[n] = q dL/dW / q dL/db. Facets are sought as the planes through as many
-random columns as span one: planes with all columns on one side of them, and the more columns on
-them, the better. Dimitrov et al. 2024 ("SPEAR: Exact Gradient Inversion of Batches", arXiv
-2403.03945) search in the same way for sparse gradients behind a ReLU layer, where features are
-sparse here.
+gives away the example: x[n] = q dL/dW / q dL/db. Facets are sought by random walks among the planes
+that have all columns on one side; the more columns on a facet, the better. Dimitrov et al. 2024
+("SPEAR: Exact Gradient Inversion of Batches in Federated Learning", arXiv 2403.03945) use that the
+gradients behind a ReLU layer are sparse; here it is the features that are.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ import numpy as np
 
 __all__ = ["Unmixed", "unmix"]
 
-_N_BALANCING = 20
+_N_BALANCING = 20  # rounds of scaling columns and rows
 _N_WALKS = 500
-_N_CORRECTIONS = 20_000
-_ALONG = 1e-5
+_N_CORRECTIONS = 20_000  # of the perceptron
+_ALONG = 1e-5  # cosine between a plane and a direction that count as parallel
 _ON_PLANE = 3e-6  # distance of a column of length 1; float32 rounds at 6e-8
 _BEHIND_PLANE = 1e-5
 _SAME_FEATURES = 0.999  # cosine of the angle to the space of those found before
@@ -59,7 +58,7 @@ def unmix(
         bias: gradient in its bias, [class].
         n_examples: of the batch; at most one less than there are classes, for the residuals of
             cross-entropy sum to 0.
-        rng: draws the columns.
+        rng: leads the walks.
 
     Returns:
         The examples in no particular order, or None where the gradient does not hold that many.
@@ -113,7 +112,7 @@ def _best_facets(
     Args:
         columns: of length about 1, [dimension, column].
         n_facets: wanted.
-        rng: draws columns.
+        rng: leads the walks.
 
     Returns:
         Normals [facet, dimension] of length 1, at most `n_facets`, and columns on each [facet].
@@ -148,32 +147,43 @@ def _facets(columns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if inside is None:
         return np.empty((0, n_dimensions))
     normals = np.repeat(inside[None], _N_WALKS, axis=0)
-    met = np.empty((_N_WALKS, 0, n_dimensions))
+    met = np.empty((0, _N_WALKS, n_dimensions))  # orthonormal in each walk
     for _ in range(n_dimensions - 1):
-        ways = rng.normal(size=normals.shape)
-        for column in met.transpose(1, 0, 2):  # orthonormal
-            ways -= (ways * column).sum(1, keepdims=True) * column
-        ways /= np.linalg.norm(ways, axis=1, keepdims=True)
-        nearing = -(ways @ columns)
-        heights = (normals @ columns).clip(min=0)
-        backward = ~(nearing > _ALONG).any(1)
-        nearing[backward] *= -1
-        ways[backward] *= -1
-        with np.errstate(divide="ignore", invalid="ignore"):
-            steps = np.where(nearing > _ALONG, heights / nearing, np.inf)
-        first = steps.argmin(1)
-        length = np.take_along_axis(steps, first[:, None], axis=1)
-        normals = normals + np.where(np.isfinite(length), length, 0) * ways
-        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-        new = columns.T[first]
-        for _ in range(2):  # twice is enough
-            for column in met.transpose(1, 0, 2):
-                new = new - (new * column).sum(1, keepdims=True) * column
-            new /= np.linalg.norm(new, axis=1, keepdims=True)
-        met = np.concatenate([met, new[:, None]], axis=1)
-    sides = normals @ columns
-    chosen: np.ndarray = normals[sides.min(1) > -_BEHIND_PLANE]
+        ways = _across(rng.normal(size=normals.shape), met)
+        normals, first = _walk(normals, ways, columns)
+        met = np.concatenate([met, _across(columns.T[first], met)[None]])
+    chosen: np.ndarray = normals[(normals @ columns).min(1) > -_BEHIND_PLANE]
     return chosen
+
+
+def _walk(
+    normals: np.ndarray, ways: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn each normal until its plane meets a column: the new normals, and the columns' numbers.
+
+    Where nothing lies ahead it goes backward.
+    """
+    nearing = -(ways @ columns)
+    direction = np.where((nearing > _ALONG).any(1, keepdims=True), 1.0, -1.0)
+    nearing = direction * nearing
+    heights = (normals @ columns).clip(min=0)
+    is_ahead = nearing > _ALONG
+    steps = np.where(is_ahead, heights / np.where(is_ahead, nearing, 1.0), np.inf)
+    first = steps.argmin(1)
+    length = np.take_along_axis(steps, first[:, None], axis=1)
+    normals = normals + np.where(np.isfinite(length), length, 0.0) * direction * ways
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    return normals / np.maximum(lengths, 1e-300), first
+
+
+def _across(vectors: np.ndarray, met: np.ndarray) -> np.ndarray:
+    """What of these is orthogonal to those met before, at length 1, [walk, dimension]."""
+    for _ in range(2):  # the second time takes off what rounding left
+        for direction in met:
+            vectors = vectors - (vectors * direction).sum(1, keepdims=True) * direction
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.maximum(lengths, 1e-300)  # nothing may be left
+    return vectors
 
 
 def _in_front(columns: np.ndarray) -> np.ndarray | None:

@@ -81,3 +81,11 @@ def test_more_examples_than_residuals_can_tell_apart_are_not_separated() -> None
     features = rng.normal(size=(4, 200)).clip(min=0)
     slopes = residuals(np.array([0, 1, 2, 3]), n_classes=4, rng=rng)
     assert unmix(*mixed(features, slopes), n_examples=4, rng=rng) is None
+
+
+def test_two_equal_examples_are_not_called_separated() -> None:
+    rng = stream(0, "twins")
+    features = rng.normal(size=(3, 200)).clip(min=0)[[0, 1, 1]]
+    slopes = residuals(np.array([0, 1, 1]), n_classes=10, rng=rng)[[0, 1, 1]]
+    answer = unmix(*mixed(features, slopes), n_examples=3, rng=rng)
+    assert answer is None or answer.negative_mass > 1e-8 or answer.n_silent.min() < 3 * 3
