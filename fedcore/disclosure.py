@@ -7,27 +7,16 @@ together "auxiliary_inputs" and "auxiliary_labels".
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from fedcore.errors import ConfigError, RunError
+from fedcore.npz import read_npz
 from fedcore.types import Knowledge, Ticket
 
 __all__ = ["read_knowledge", "write_knowledge"]
-
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-)
 
 _OWN = ("labels", "encoded_input")
 _SHARED = ("auxiliary_inputs", "auxiliary_labels")
@@ -60,8 +49,7 @@ def read_knowledge(path: Path) -> dict[Ticket, Knowledge]:
         RunError: no such file, or not ours.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        arrays = read_npz(path.read_bytes())
         names = [str(name) for name in arrays.pop("victims")]
         return {
             _ticket(path.stem, name): Knowledge(
@@ -70,7 +58,7 @@ def read_knowledge(path: Path) -> dict[Ticket, Knowledge]:
             )
             for name in names
         }
-    except (*_UNREADABLE, ConfigError) as error:
+    except (OSError, ValueError, KeyError, ConfigError) as error:
         raise RunError(
             f"{path}: no granted knowledge ({error}); `leakwatt disclose` writes it"
         ) from error

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,23 +22,12 @@ from fedcore.config import DataConfig
 from fedcore.data.datasets import Examples, dataset_of
 from fedcore.data.partition import PARTITIONS
 from fedcore.errors import ConfigError, StorageError
+from fedcore.npz import read_npz
 from fedcore.plan import Choice
 from fedcore.seeds import stream
 from fedcore.strict import build, canonical_json, parse
 
 __all__ = ["Division", "Shard", "ShardCard", "divide", "prepare", "read_auxiliary", "read_shard"]
-
-
-# What numpy and zipfile raise on a damaged npz; TypeError where one plain array lies there.
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,9 +264,9 @@ def _npz(**arrays: np.ndarray) -> bytes:
 
 def _arrays(blob: bytes, path: Path, names: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(io.BytesIO(blob), allow_pickle=False) as file:
-            return {name: file[name] for name in names.split()}
-    except _UNREADABLE as error:
+        arrays = read_npz(blob)
+        return {name: arrays[name] for name in names.split()}
+    except (ValueError, KeyError) as error:
         raise ConfigError(
             f"{path}: damaged ({error}); run `leakwatt data prepare` again"
         ) from error

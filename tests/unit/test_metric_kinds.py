@@ -107,6 +107,7 @@ def test_temporal_correlation_ignores_scale_and_silent_neurons() -> None:
 
 
 def test_frames_are_matched_over_steps_and_examples() -> None:
+    pytest.importorskip("scipy")
     truth = spikes(1)
     order = stream(2, "order").permutation(truth.shape[0] * truth.shape[1])
     shuffled = truth.reshape(-1, truth.shape[2])[order].reshape(truth.shape)
