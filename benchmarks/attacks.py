@@ -26,14 +26,14 @@ from attacker.batch import Batch, Victim
 from attacker.inputs import input_view
 from attacker.objectives import cosine_distance
 from benchmarks.processes import finish, start
+from benchmarks.updates import gradient_of_batch, observation
 from fedcore.data.datasets import dataset_of
-from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import gradient
+from fedcore.nn.arrays import to_tensors
 from fedcore.nn.models import build as build_model
-from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training
+from fedcore.plan import Choice, EncodingSpec, ModelSpec, Training
 from fedcore.seeds import stream
 from fedcore.strict import build
-from fedcore.types import Knowledge, Observation, TensorMap, Ticket
+from fedcore.types import Knowledge, Observation, TensorMap
 from testbed.metrics import METRICS
 from testbed.statistics import mean_with_interval
 
@@ -182,29 +182,9 @@ def strength(
 
 def observe(weights: TensorMap, image: np.ndarray, label: int, *, number: int) -> Observation:
     """What a client would send for one image."""
-    network = build_model(SPEC)
-    sent = gradient(
-        network, to_tensors(weights), to_tensor(image[None, None]), to_tensor(np.array([label]))
-    )
-    plan = RoundPlan(
-        run_id="benchmark",
-        round=0,
-        experiment_digest="",
-        model=SPEC,
-        weights="",
-        encoding=EncodingSpec(),
-        training=Training(batch_size=1),
-    )
-    return Observation(
-        ticket=Ticket(run_id="benchmark", round=0, client_id=f"client-{number}"),
-        plan=plan,
-        weights=weights,
-        tensors=to_arrays(sent),
-        kind="gradient",
-        n_examples=1,
-        sha256="",
-        n_bytes=0,
-    )
+    sent = gradient_of_batch(SPEC, weights, image[None, None], np.array([label]))
+    training = Training(batch_size=1)
+    return observation(SPEC, EncodingSpec(), weights, sent, training=training, client=number)
 
 
 def peer(python: Path, cases: Path, *, n_victims: int) -> dict[str, float]:

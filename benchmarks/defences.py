@@ -21,18 +21,15 @@ import torch
 
 from attacker.attacks import ATTACKS
 from attacker.attacks.base import Budget
+from benchmarks.updates import gradient_of_batch, observation
 from benchmarks.victims import VICTIMS, mnist, trained_victim
-from fedcore.codecs.base import codec_of
 from fedcore.data.datasets import dataset_of
 from fedcore.defences.base import chain
-from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import gradient
-from fedcore.nn.models import build, initial_weights
-from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training
+from fedcore.nn.models import initial_weights
+from fedcore.plan import Choice, EncodingSpec, ModelSpec, Training
 from fedcore.seeds import stream
 from fedcore.strict import build as plugin
-from fedcore.tensors import schema_of
-from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap, Ticket
+from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
 RESTARTS = 2
 F32 = Choice(name="f32")
@@ -109,41 +106,25 @@ def mnist_images(*, root: Path, cache: Path, first: int, images: int) -> Subject
     )
 
 
-def observation(subjects: Subjects, number: int, defended: Defended) -> Observation:
+def defended_update(subjects: Subjects, number: int, defended: Defended) -> Observation:
     """One client's update, as it arrives."""
-    slopes = to_arrays(
-        gradient(
-            build(subjects.model),
-            to_tensors(subjects.weights),
-            to_tensor(subjects.inputs[None, [number]].astype(np.float32)),
-            to_tensor(subjects.labels[[number]]),
-        )
+    slopes = gradient_of_batch(
+        subjects.model,
+        subjects.weights,
+        subjects.inputs[None, [number]].astype(np.float32),
+        subjects.labels[[number]],
     )
     steps = chain(defended.defences)
     examples = steps.example_gradients({name: g[None] for name, g in slopes.items()})
     rng = stream(number, "noise", defended.label)
-    sent = steps.update({name: g.mean(axis=0) for name, g in examples.items()}, rng)
-    codec = codec_of(defended.codec)
-    got, _ = codec.decode(codec.encode(sent, note={}), schema=schema_of(sent))
-    plan = RoundPlan(
-        run_id="defences",
-        round=0,
-        experiment_digest="",
-        model=subjects.model,
-        weights="",
-        encoding=EncodingSpec(),
+    return observation(
+        subjects.model,
+        EncodingSpec(),
+        subjects.weights,
+        steps.update({name: g.mean(axis=0) for name, g in examples.items()}, rng),
         training=Training(batch_size=1),
+        client=number,
         codec=defended.codec,
-    )
-    return Observation(
-        ticket=Ticket(run_id="defences", round=0, client_id=f"client-{number}"),
-        plan=plan,
-        weights=subjects.weights,
-        tensors=got,
-        kind="gradient",
-        n_examples=1,
-        sha256=f"{number} {defended.label}",
-        n_bytes=0,
     )
 
 
@@ -220,7 +201,7 @@ def main() -> None:
         if args.data == "digits"
         else mnist_images(root=args.root, cache=args.cache, **chosen)
     )
-    seen = [observation(subjects, i, d) for d in TWELVE for i in range(args.images)]
+    seen = [defended_update(subjects, i, d) for d in TWELVE for i in range(args.images)]
     plain, plain_s = attack(seen, adaptive=False, iterations=args.iterations)
     adaptive, adaptive_s = attack(seen, adaptive=True, iterations=args.iterations)
     scores = table(subjects, plain, adaptive)

@@ -15,15 +15,13 @@ from statistics import fmean, median
 
 import torch
 
+from benchmarks.updates import gradient_of_batch, observation
 from benchmarks.victims import VICTIMS, Victim, mnist, trained_victim
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
-from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import gradient
-from fedcore.nn.models import build
-from fedcore.plan import RoundPlan, Training
+from fedcore.plan import Training
 from fedcore.seeds import stream
-from fedcore.types import Missing, Observation, TensorMap, Ticket
+from fedcore.types import Missing, TensorMap
 from testbed.exposing import N_DIRECTIONS
 from testbed.exposure import Exposure, of_update
 from testbed.jacobian import Spectrum, input_spectrum
@@ -58,31 +56,14 @@ def _measure(
     """One update's score from the bytes and with the truth, and the seconds that each took."""
     inputs, labels = examples.inputs[index : index + 1], examples.labels[index : index + 1]
     train = encode(victim.encoding, inputs, stream(0, "exposure", "encode", index))
-    plan = RoundPlan(
-        run_id="exposure",
-        round=index,
-        experiment_digest="0" * 64,
-        model=victim.model,
-        weights="0" * 64,
-        encoding=victim.encoding,
-        training=Training(batch_size=1),
-    )
-    sent = gradient(build(victim.model), to_tensors(weights), to_tensor(train), to_tensor(labels))
-    seen = Observation(
-        ticket=Ticket(run_id=plan.run_id, round=index, client_id="client-0"),
-        plan=plan,
-        weights=weights,
-        tensors=to_arrays(sent),
-        kind="gradient",
-        n_examples=1,
-        sha256="0" * 64,
-        n_bytes=0,
-    )
+    sent = gradient_of_batch(victim.model, weights, train, labels)
+    training = Training(batch_size=1)
+    seen = observation(victim.model, victim.encoding, weights, sent, training=training, round=index)
     start_s = time.perf_counter()
     row = of_update(seen)
     between_s = time.perf_counter()
     spectrum = input_spectrum(
-        plan,
+        seen.plan,
         weights,
         inputs=inputs,
         encoded_input=train,

@@ -25,17 +25,13 @@ from scipy.optimize import linear_sum_assignment
 
 from attacker.attacks.base import Budget
 from attacker.attacks.first_layer import FirstLayer
+from benchmarks.updates import gradient_of_batch, observation
 from benchmarks.victims import VICTIMS, mnist, trained_victim
-from fedcore.codecs.base import codec_of
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
-from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import gradient
-from fedcore.nn.models import build
-from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training
+from fedcore.plan import Choice, EncodingSpec, ModelSpec, Training
 from fedcore.seeds import stream
-from fedcore.tensors import schema_of
-from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap, Ticket
+from fedcore.types import Knowledge, Reconstruction, TensorMap
 
 NETWORKS = ("mlp-snn-t8", "mlp-snn-t16")
 CODECS = ("f32", "f16", "bf16", "int8")
@@ -66,28 +62,14 @@ def attacked(
     codec: str,
 ) -> Score:
     """Send the update of a client with this train, and attack it."""
-    found = gradient(build(model), to_tensors(weights), to_tensor(train), to_tensor(labels))
-    chosen = codec_of(Choice(name=codec))
-    sent = to_arrays(found)
-    received, _ = chosen.decode(chosen.encode(sent, note={}), schema=schema_of(sent))
-    seen = Observation(
-        ticket=Ticket(run_id="benchmark", round=0, client_id="client"),
-        plan=RoundPlan(
-            run_id="benchmark",
-            round=0,
-            experiment_digest="",
-            model=model,
-            weights="",
-            encoding=spec,
-            training=Training(batch_size=len(labels)),
-            codec=Choice(name=codec),
-        ),
-        weights=weights,
-        tensors=received,
-        kind="gradient",
+    seen = observation(
+        model,
+        spec,
+        weights,
+        gradient_of_batch(model, weights, train, labels),
+        training=Training(batch_size=len(labels)),
         n_examples=len(labels),
-        sha256="",
-        n_bytes=0,
+        codec=Choice(name=codec),
     )
     started_s = time.process_time()
     (answer,) = FirstLayer().reconstruct(

@@ -26,15 +26,15 @@ import torch
 from attacker.labels import LABEL_ESTIMATORS
 from attacker.labels.counts import rounded
 from attacker.labels.readout import read
+from benchmarks.updates import gradient_of_batch, observation
 from benchmarks.victims import STAGES, VICTIMS, accuracy, mnist, trained_victim
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
-from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import gradient
+from fedcore.nn.arrays import to_tensor
 from fedcore.nn.models import build, initial_weights
-from fedcore.plan import EncodingSpec, ModelSpec, RoundPlan, Training
+from fedcore.plan import EncodingSpec, ModelSpec, Training
 from fedcore.seeds import stream
-from fedcore.types import Knowledge, Observation, TensorMap, Ticket
+from fedcore.types import Knowledge, Observation, TensorMap
 
 AUXILIARY = ("auxiliary", "class-means")
 UNTRAINED = tuple(name for name in LABEL_ESTIMATORS.names() if name not in AUXILIARY)
@@ -198,26 +198,15 @@ def _observe(
     trial: int,
 ) -> Observation:
     """What a client with these examples sends."""
-    train = to_tensor(encode(encoding, inputs, stream(trial, "secret")))
-    slopes = gradient(build(model), to_tensors(weights), train, to_tensor(labels))
-    plan = RoundPlan(
-        run_id="labels",
-        round=0,
-        experiment_digest="",
-        model=model,
-        weights="",
-        encoding=encoding,
+    train = encode(encoding, inputs, stream(trial, "secret"))
+    return observation(
+        model,
+        encoding,
+        weights,
+        gradient_of_batch(model, weights, train, labels),
         training=Training(batch_size=len(labels)),
-    )
-    return Observation(
-        ticket=Ticket(run_id="labels", round=0, client_id=f"client-{trial}"),
-        plan=plan,
-        weights=weights,
-        tensors=to_arrays(slopes),
-        kind="gradient",
         n_examples=len(labels),
-        sha256="",
-        n_bytes=1,
+        client=trial,
     )
 
 

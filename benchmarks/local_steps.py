@@ -22,16 +22,17 @@ import torch
 from attacker.attacks import ATTACKS
 from attacker.attacks.base import Budget
 from attacker.gradients import mean_gradient_of
+from benchmarks.updates import observation
 from fedcore.data.datasets import Examples, dataset_of
 from fedcore.data.encodings import encode
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
 from fedcore.nn.learning_rules.backprop import Backprop
 from fedcore.nn.learning_rules.base import Batch
 from fedcore.nn.models import build, initial_weights
-from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training
+from fedcore.plan import Choice, EncodingSpec, ModelSpec, Training
 from fedcore.seeds import stream
 from fedcore.strict import build as build_plugin
-from fedcore.types import Knowledge, Observation, Reconstruction, Ticket
+from fedcore.types import Knowledge, Observation, Reconstruction
 
 STEPS = (1, 2, 5)
 BATCHES = (1, 4)
@@ -80,24 +81,14 @@ def client(model: ModelSpec, digits: Examples, *, number: int, steps: int, batch
         for own in np.split(np.arange(steps * batch), steps)
     ]
     delta, _ = Backprop().update(build(model), to_tensors(weights), batches, training, {})
-    plan = RoundPlan(
-        run_id="local-steps",
-        round=0,
-        experiment_digest="",
-        model=model,
-        weights="",
-        encoding=encoding,
+    seen = observation(
+        model,
+        encoding,
+        weights,
+        to_arrays(delta),
         training=training,
-    )
-    seen = Observation(
-        ticket=Ticket(run_id="local-steps", round=0, client_id=f"client-{number}"),
-        plan=plan,
-        weights=weights,
-        tensors=to_arrays(delta),
-        kind="delta",
         n_examples=len(examples),
-        sha256="",
-        n_bytes=0,
+        client=number,
     )
     return Client(seen=seen, examples=examples)
 

@@ -21,16 +21,14 @@ from scipy.optimize import linear_sum_assignment
 
 from attacker.attacks import ATTACKS
 from attacker.attacks.base import Budget
+from benchmarks.updates import gradient_of_batch, observation
 from benchmarks.victims import N_TRAINED_ON, STAGES, VICTIMS, mnist, trained_victim
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
-from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import gradient
-from fedcore.nn.models import build
-from fedcore.plan import Choice, RoundPlan, Training
+from fedcore.plan import Choice, Training
 from fedcore.seeds import stream
 from fedcore.strict import build as build_plugin
-from fedcore.types import Knowledge, Missing, Observation, Reconstruction, TensorMap, Ticket
+from fedcore.types import Knowledge, Missing, Observation, Reconstruction, TensorMap
 from testbed.metrics import psnr_db, ssim
 from testbed.statistics import mean_with_interval
 
@@ -45,27 +43,14 @@ def observe(name: str, weights: TensorMap, examples: Examples, *, client: int) -
     """The update of a client with these examples."""
     victim = VICTIMS[name]
     train = encode(victim.encoding, examples.inputs, stream(client, "secret"))
-    sent = gradient(
-        build(victim.model), to_tensors(weights), to_tensor(train), to_tensor(examples.labels)
-    )
-    plan = RoundPlan(
-        run_id="bench",
-        round=0,
-        experiment_digest="",
-        model=victim.model,
-        weights="",
-        encoding=victim.encoding,
+    return observation(
+        victim.model,
+        victim.encoding,
+        weights,
+        gradient_of_batch(victim.model, weights, train, examples.labels),
         training=Training(batch_size=len(examples)),
-    )
-    return Observation(
-        ticket=Ticket(run_id="bench", round=0, client_id=f"client-{client}"),
-        plan=plan,
-        weights=weights,
-        tensors=to_arrays(sent),
-        kind="gradient",
         n_examples=len(examples),
-        sha256="",
-        n_bytes=0,
+        client=client,
     )
 
 

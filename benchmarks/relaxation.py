@@ -21,15 +21,13 @@ from scipy import stats
 
 from attacker.attacks import ATTACKS
 from attacker.attacks.base import Budget
+from benchmarks.updates import gradient_of_batch, observation
 from benchmarks.victims import STAGES, VICTIMS, Victim, mnist, trained_victim
 from fedcore.data.encodings import encode
-from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import gradient
-from fedcore.nn.models import build
-from fedcore.plan import Choice, RoundPlan, Training
+from fedcore.plan import Choice, Training
 from fedcore.seeds import stream
 from fedcore.strict import build as build_plugin
-from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap, Ticket
+from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
 ATTACKED_WITH: dict[str, dict[str, Any]] = {
     "inverting-gradients": {"total_variation": 0.003},
@@ -42,27 +40,13 @@ def observed(
 ) -> Observation:
     """What a client with this one example sends."""
     train = encode(victim.encoding, image[None], stream(number, "draw"))
-    slopes = gradient(
-        build(victim.model), to_tensors(weights), to_tensor(train), torch.tensor([label])
-    )
-    plan = RoundPlan(
-        run_id="relaxation",
-        round=0,
-        experiment_digest="",
-        model=victim.model,
-        weights="",
-        encoding=victim.encoding,
+    return observation(
+        victim.model,
+        victim.encoding,
+        weights,
+        gradient_of_batch(victim.model, weights, train, np.array([label])),
         training=Training(batch_size=1),
-    )
-    return Observation(
-        ticket=Ticket(run_id="relaxation", round=0, client_id=f"client-{number}"),
-        plan=plan,
-        weights=weights,
-        tensors=to_arrays(slopes),
-        kind="gradient",
-        n_examples=1,
-        sha256="",
-        n_bytes=0,
+        client=number,
     )
 
 
