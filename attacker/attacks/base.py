@@ -16,7 +16,7 @@ from fedcore.types import Knowledge, Observation, Reconstruction
 if TYPE_CHECKING:
     from fedcore.nn.models.network import Network
 
-__all__ = ["Attack", "Budget", "NetworkOf", "Progress", "refusal"]
+__all__ = ["Attack", "Budget", "NetworkOf", "Progress", "refusal", "tell_part"]
 
 _NO_LABEL = -1  # where there is no candidate, there is no label either
 
@@ -106,3 +106,8 @@ def refusal(
         knowledge=knowledge,
         failed=why,
     )
+
+
+def tell_part(progress: Progress, before: int, total: int, n: int, losses: np.ndarray) -> None:
+    """Tell the progress of one group of victims as a part of the whole."""
+    progress(before + n, total, losses)

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from attacker.adaptive import Adaptation, adaptation_to
-from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal
+from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal, tell_part
 from attacker.batch import Batch, Update, Victim
 from attacker.gradients import mean_gradient_of, norm_of
 from attacker.inputs import InputView, input_view
@@ -196,7 +196,7 @@ class GradientMatching(Attack):
                 groups.setdefault(case.kind, []).append(i)
         for n_before, group in enumerate(groups.values()):
             tell = partial(
-                _tell, progress, n_before * budget.iterations, len(groups) * budget.iterations
+                tell_part, progress, n_before * budget.iterations, len(groups) * budget.iterations
             )
             found = self._search(
                 [cases[i] for i in group],
@@ -295,8 +295,3 @@ class GradientMatching(Attack):
         return refusal(
             case.seen, attack=self.name, budget=budget, why=why, knowledge=case.guesses.knowledge
         )
-
-
-def _tell(progress: Progress, before: int, total: int, n: int, losses: np.ndarray) -> None:
-    """Progress of one group of victims as a part of the whole."""
-    progress(before + n, total, losses)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal
+from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal, tell_part
 from attacker.gradients import batch_size_of, gradient_of, norm_of
 from attacker.inputs import InputView, input_view
 from attacker.optimisers import Minimum, OnEvaluation, lbfgs
@@ -147,7 +147,7 @@ class Peeling(Attack):
                 [case for _, case in group],
                 seed=seed,
                 budget=budget,
-                tell=partial(_tell, progress, n_before * budget.iterations, n_all),
+                tell=partial(tell_part, progress, n_before * budget.iterations, n_all),
                 network_of=network_of,
             )
             answers |= dict(zip((i for i, _ in group), found, strict=True))
@@ -350,8 +350,3 @@ def _answer(
         knowledge=case.knowledge,
         certificate=case.readout.certificate,
     )
-
-
-def _tell(progress: Progress, before: int, total: int, n: int, losses: np.ndarray) -> None:
-    """Progress of one group of victims as a part of the whole."""
-    progress(before + n, total, losses)
