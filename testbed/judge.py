@@ -8,93 +8,22 @@ counts; the best restart by truth stands beside it as the oracle.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from fedcore.config import Arm, Experiment
-from fedcore.data.encodings import encode
 from fedcore.errors import RunError
 from fedcore.ground_truth import JudgeKey, VictimRecord, open_record
 from fedcore.layout import PrivateFolder, RunFolder
-from fedcore.seeds import stream
 from fedcore.types import LeakageScore, Missing, Reconstruction, Ticket
-from testbed.baselines import (
-    Auxiliary,
-    Guess,
-    Pool,
-    check_disjoint,
-    class_mean_guess,
-    mean_image_guess,
-    noise_guesses,
-)
-from testbed.findings import NULLS, Attempt, Findings, summarise
-from testbed.metrics import METRICS, Metric, match
-from testbed.metrics.trains import ORDERED, score_trains
+from testbed.baselines import Auxiliary, Guess, Pool, check_disjoint
+from testbed.findings import Findings, summarise
+from testbed.metrics import METRICS
 from testbed.pictures import Picture, write_pictures
 from testbed.provenance import own_version
 from testbed.results import accepted_updates, answers_of
+from testbed.scoring import Case, Truth, attempt_of, baseline_guesses, score_case
 
 __all__ = ["SealedTruths", "judge"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Case:
-    """One victim: whose bytes, what was really in them, what the attack made of them.
-
-    Attributes:
-        failed: why there is nothing to score, or "".
-        guesses: one per restart, examples matched with the truth's; empty where it failed.
-    """
-
-    ticket: Ticket
-    sha256: str
-    truth: VictimRecord | Missing
-    answer: Reconstruction | Missing
-    failed: str = ""
-    guesses: tuple[Guess, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        ticket: Ticket,
-        sha256: str,
-        truth: VictimRecord | Missing,
-        answer: Reconstruction | Missing,
-    ) -> _Case:
-        """Say why nothing can be scored, or line the guesses up with the truth."""
-        case = cls(ticket=ticket, sha256=sha256, truth=truth, answer=answer)
-        if isinstance(truth, Missing):
-            return replace(case, failed=truth.why)
-        if isinstance(answer, Missing):
-            return replace(case, failed=answer.why)
-        if why := _why_not_scored(answer, shape=truth.inputs.shape):
-            return replace(case, failed=why)
-        return replace(
-            case,
-            guesses=tuple(
-                _matched(
-                    Guess(
-                        inputs=answer.candidates[restart],
-                        labels=answer.labels[restart],
-                        trains=None if answer.trains is None else answer.trains[restart],
-                    ),
-                    truth,
-                )
-                for restart in range(len(answer.candidates))
-            ),
-        )
-
-    @property
-    def claims_trains(self) -> bool:
-        """Whether the answer says what the network received."""
-        return isinstance(self.answer, Reconstruction) and self.answer.trains is not None
-
-    @property
-    def claims_order(self) -> bool:
-        """Whether the answer says when each frame came; one that does not say so denies it."""
-        return isinstance(self.answer, Missing) or self.answer.certificate.get(ORDERED, 1.0) != 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +89,15 @@ def _judge_arm(
     scores: list[LeakageScore] = []
     pictures: list[Picture] = []
     for case in cases:
-        baselines = _baseline_guesses(case, experiment, arm=arm, auxiliary=auxiliary)
+        baselines = baseline_guesses(
+            case,
+            seed=experiment.seed,
+            encoding=arm.encoding,
+            n_classes=arm.model.n_classes,
+            auxiliary=auxiliary,
+        )
         scores += [
-            _score(
+            score_case(
                 case,
                 name,
                 metric,
@@ -190,7 +125,7 @@ def _judge_arm(
         },
         n_auxiliary=len(auxiliary.inputs),
         caveat=_caveat(cases, seed=experiment.seed),
-        attempts=tuple(_attempt(case) for case in cases),
+        attempts=tuple(attempt_of(case) for case in cases),
         scores=tuple(scores),
         summaries=tuple(
             summarise(
@@ -207,13 +142,13 @@ def _judge_arm(
     return findings
 
 
-def _cases(truths: SealedTruths, run_id: str, *, arm: Arm) -> list[_Case]:
+def _cases(truths: SealedTruths, run_id: str, *, arm: Arm) -> list[Case]:
     """Every accepted update of a victim round, and whatever else the attack answered, sorted."""
     accepted = {update.ticket: update.sha256 for update in accepted_updates(truths.run, run_id)}
     answers = {answer.ticket: answer for answer in answers_of(truths.run, run_id)}
     victims = {t for t in accepted if t.round in arm.attack.victim_rounds} | answers.keys()
     return [
-        _Case.of(
+        Case.of(
             ticket=ticket,
             sha256=_agreed_sha256(ticket, accepted, answers),
             truth=truths.of(ticket, accepted[ticket]),
@@ -237,157 +172,18 @@ def _agreed_sha256(
     return accepted[ticket]
 
 
-def _why_not_scored(answer: Reconstruction, *, shape: tuple[int, ...]) -> str:
-    if answer.failed:
-        return answer.failed
-    if not np.isfinite(answer.losses).any():
-        return "no restart has a finite loss"
-    if answer.candidates.shape[1:] != shape:
-        return (
-            f"the attack answered with shape {answer.candidates.shape[1:]}, the batch has {shape}"
-        )
-    if not np.isfinite(answer.candidates[answer.chosen]).all():
-        return "the reconstruction is not finite"
-    return ""
-
-
-def _matched(guess: Guess, truth: VictimRecord) -> Guess:
-    """The guess in the truth's order and in the range that images live in."""
-    if not np.isfinite(guess.inputs).all():
-        return guess  # a restart that diverged; its metrics say so
-    inputs = np.clip(guess.inputs, 0, 1)  # a projection: never takes a guess away from the truth
-    order = match(truth.inputs, inputs)
-    trains = None if guess.trains is None else guess.trains[:, order]
-    return Guess(inputs=inputs[order], labels=guess.labels[order], trains=trains)
-
-
-def _baseline_guesses(
-    case: _Case, experiment: Experiment, *, arm: Arm, auxiliary: Auxiliary
-) -> Mapping[str, Sequence[Guess]]:
-    """Guesses by baseline; a baseline's score is the mean over its guesses."""
-    if isinstance(case.truth, Missing):
-        return {}
-    shape = case.truth.inputs.shape
-    noise = noise_guesses(experiment.seed, case.ticket, shape=shape, n_classes=arm.model.n_classes)
-    mean_image = mean_image_guess(auxiliary, batch_size=shape[0])
-    class_mean = class_mean_guess(auxiliary, labels=case.truth.labels)
-    # Noise is matched like an attack's answer, so that matching favours neither.
-    found = {
-        "noise": [_matched(draw, case.truth) for draw in noise],
-        "mean-image": [mean_image],
-        "class-mean": [class_mean],
-    }
-    if not case.claims_trains:
-        return found
-    rng = stream(experiment.seed, "judge", "trains", case.ticket.round, case.ticket.client_id)
-    return {
-        name: [replace(guess, trains=encode(arm.encoding, guess.inputs, rng)) for guess in guesses]
-        for name, guesses in found.items()
-    }
-
-
-def _score(
-    case: _Case,
-    name: str,
-    metric: Metric,
-    *,
-    baselines: Mapping[str, Sequence[Guess]],
-    pool: Pool,
-    labels_are_granted: bool,
-) -> LeakageScore:
-    """One metric for one victim: the attacker's choice, every restart, the oracle, the nulls."""
-    value: float | Missing
-    oracle: float | Missing
-    each: list[float | Missing] = []
-    if case.failed:
-        value = oracle = Missing(why=case.failed)
-    elif metric.of == "labels" and labels_are_granted:
-        value = oracle = Missing(why="the threat model grants the labels")
-    else:
-        each = [_compare(metric, case, guess, pool=pool) for guess in case.guesses]
-        value, oracle = each[_chosen(case)], _best(each, metric)
-    return LeakageScore(
-        ticket=case.ticket,
-        attack=case.answer.attack if isinstance(case.answer, Reconstruction) else "",
-        metric=name,
-        value=value,
-        oracle=oracle,
-        baselines={
-            null: Missing(why="the class mean is told the labels")
-            if (null, metric.of) == ("class-mean", "labels")
-            else _mean([_compare(metric, case, guess, pool=pool) for guess in baselines[null]])
-            if null in baselines
-            else Missing(why=case.failed)
-            for null in NULLS
-        },
-        restarts=tuple(each),
-    )
-
-
-def _compare(metric: Metric, case: _Case, guess: Guess, *, pool: Pool) -> float | Missing:
-    truth = case.truth
-    if isinstance(truth, Missing):
-        return truth
-    if not np.isfinite(guess.inputs).all():
-        return Missing(why="the reconstruction is not finite")
-    if metric.of == "labels":
-        return metric.of_pair(truth.labels, guess.labels)
-    if metric.of == "identity":
-        return metric.of_pair(pool.places_of(truth.inputs), pool.distances(guess.inputs))
-    if metric.of == "trains":
-        return score_trains(metric, truth.encoded_input, guess.trains, is_ordered=case.claims_order)
-    return metric.of_pair(truth.inputs, guess.inputs)
-
-
-def _chosen(case: _Case) -> int:
-    return case.answer.chosen if isinstance(case.answer, Reconstruction) else 0
-
-
-def _mean(scores: Sequence[float | Missing]) -> float | Missing:
-    values: list[float] = []
-    for score in scores:
-        if isinstance(score, Missing):
-            return score
-        values.append(score)
-    return float(np.mean(values))
-
-
-def _best(scores: Sequence[float | Missing], metric: Metric) -> float | Missing:
-    values = [score for score in scores if not isinstance(score, Missing)]
-    if not values:
-        return scores[0]
-    return max(values) if metric.higher_is_better else min(values)
-
-
-def _attempt(case: _Case) -> Attempt:
-    attempt = Attempt(ticket=case.ticket, sha256=case.sha256, failed=case.failed)
-    answer = case.answer
-    if isinstance(answer, Missing):
-        return attempt
-    attempt = replace(
-        attempt,
-        restarts=len(answer.losses),
-        n_iterations=answer.n_iterations,
-        duration_s=answer.duration_s,
-        knowledge=answer.knowledge,
-    )
-    if not np.isfinite(answer.losses).any():
-        return replace(attempt, own_loss=Missing(why="no restart has a finite loss"))
-    return replace(attempt, chosen=answer.chosen, own_loss=float(answer.losses[answer.chosen]))
-
-
-def _picture(case: _Case, truth: VictimRecord, guesses: Mapping[str, Sequence[Guess]]) -> Picture:
+def _picture(case: Case, truth: Truth, guesses: Mapping[str, Sequence[Guess]]) -> Picture:
     """What the page shows of one victim; a failed attempt keeps its place without an image."""
     return Picture(
         ticket=case.ticket,
         truth=truth.inputs,
-        chosen=case.guesses[_chosen(case)].inputs if case.guesses else None,
+        chosen=None if case.chosen is None else case.chosen.inputs,
         mean_image=guesses["mean-image"][0].inputs,
         noise=guesses["noise"][0].inputs,
     )
 
 
-def _caveat(cases: Sequence[_Case], *, seed: int) -> str:
+def _caveat(cases: Sequence[Case], *, seed: int) -> str:
     clients = {case.ticket.client_id for case in cases}
     rounds = {case.ticket.round for case in cases}
     return (

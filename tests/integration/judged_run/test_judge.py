@@ -129,7 +129,7 @@ def test_a_baseline_that_lacks_a_draw_is_not_the_mean_of_the_others(world, monke
         first, *rest = noise_guesses(*args, **named)
         return [first, replace(first, inputs=first.inputs * np.nan), *rest]
 
-    monkeypatch.setattr("testbed.judge.noise_guesses", spoilt)
+    monkeypatch.setattr("testbed.scoring.noise_guesses", spoilt)
     with pytest.raises(RunError, match="without its baselines"):
         judge(world.run, world.private)
 
