@@ -1,8 +1,7 @@
 """Victims of one shape as one optimisation: a row per victim and restart.
 
-A row holds the variables of one search: the candidate, flattened, and behind it the logits of its
-labels where these are searched for, too. Victims may come from different rounds and clients: each
-row has the weights of its own.
+A row holds the variables of one search (see `attacker.searched`). Victims may come from different
+rounds and clients: each row has the weights of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacker.inputs import InputView
+from attacker.searched import Plain, Searched
 from attacker.starts import StartKind, draw_start
 from fedcore.nn.arrays import to_tensor
 from fedcore.nn.functional import Params, gradient
@@ -66,6 +65,7 @@ class Batch:
         restarts: rows per victim.
         objective: of one row.
         update: what takes the candidate to its gradient; differentiable.
+        searched: what the variables are; the candidate itself, unless said otherwise.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Batch:
         restarts: int,
         objective: Objective,
         update: Update = _ONE_GRADIENT,
+        searched: Searched | None = None,
     ) -> None:
         self._tickets = [victim.ticket for victim in victims]
         self._model = network
@@ -85,9 +86,9 @@ class Batch:
         self._restarts = restarts
         self._objective = objective
         self._update = update
-        self._n_pixels = prod(view.shape)
-        self._label_shape = (n_examples, network.spec.n_classes)
         self._labels = self._given_labels(victims)
+        logits = (n_examples, network.spec.n_classes) if self._labels is None else ()
+        self._searched = searched or Plain(view=view, label_shape=logits)
         weights = self._stacked([victim.weights for victim in victims])
         targets = self._stacked([victim.gradient for victim in victims])
         scales = torch.tensor([victim.scale for victim in victims]).repeat_interleave(restarts)
@@ -100,14 +101,13 @@ class Batch:
 
     def starts(self, kind: StartKind, *, seed: int) -> Tensor:
         """Where the searches begin, [row, variable]."""
-        n_variables = self._n_pixels + (prod(self._label_shape) if self._labels is None else 0)
-        return torch.stack(
-            [
-                to_tensor(draw_start(kind, n_variables, seed=seed, ticket=ticket, restart=restart))
-                for ticket in self._tickets
-                for restart in range(self._restarts)
-            ]
-        )
+        n = self._searched.n_variables
+        draws = [
+            to_tensor(draw_start(kind, n, seed=seed, ticket=ticket, restart=restart))
+            for ticket in self._tickets
+            for restart in range(self._restarts)
+        ]
+        return self._searched.begin(torch.stack(draws))
 
     def evaluate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Losses [row] and their gradients [row, variable] at these candidates."""
@@ -121,20 +121,19 @@ class Batch:
 
     def within_range(self, rows: Tensor) -> Tensor:
         """The nearest candidates that an input could be."""
-        pixels = rows[:, : self._n_pixels].clamp(self._view.low, self._view.high)
-        return torch.cat([pixels, rows[:, self._n_pixels :]], dim=1)
+        return self._searched.within_range(rows)
 
     def raw_inputs(self, rows: Tensor) -> np.ndarray:
         """In [0, 1], [victim, restart, example, feature...]."""
         return self.by_victim(
-            torch.stack([self._view.to_raw(self._candidate(row)) for row in rows])
+            torch.stack([self._view.to_raw(self._searched.candidate(row)) for row in rows])
         )
 
     def trains(self, rows: Tensor) -> np.ndarray | None:
         """The network's input, [victim, restart, time, example, feature...], if it is searched."""
         if not self._view.is_train:
             return None
-        received = [self._view.to_network(self._candidate(row)) for row in rows]
+        received = [self._view.to_network(self._searched.candidate(row)) for row in rows]
         return self.by_victim(torch.stack(received))
 
     def labels(self, rows: Tensor) -> np.ndarray:
@@ -156,21 +155,18 @@ class Batch:
         labels: Tensor | None,
     ) -> Tensor:
         """Of one row; vmapped over all."""
-        candidate = self._candidate(row)
+        candidate = self._searched.candidate(row)
         inputs = self._view.to_network(candidate)
         soft = self._soft_labels(row, labels)
         found = self._update(self._model, weights, inputs, soft)
         scaled = {name: scale * slope for name, slope in found.items()}
         return self._objective(scaled, target, candidate)
 
-    def _candidate(self, row: Tensor) -> Tensor:
-        return row[: self._n_pixels].reshape(self._view.shape)
-
     def _soft_labels(self, row: Tensor, given: Tensor | None) -> Tensor:
         """Class probabilities [example, class]."""
         if given is not None:
             return given
-        return row[self._n_pixels :].reshape(self._label_shape).softmax(-1)
+        return self._searched.logits(row).softmax(-1)
 
     def _given_labels(self, victims: Sequence[Victim]) -> Tensor | None:
         """One-hot labels [row, example, class], or None where they are searched for."""
@@ -181,7 +177,7 @@ class Batch:
             for victim in victims
             for restart in range(self._restarts)
         ]
-        one_hot = F.one_hot(to_tensor(np.stack(guesses)), self._label_shape[1])
+        one_hot = F.one_hot(to_tensor(np.stack(guesses)), self._model.spec.n_classes)
         return one_hot.to(torch.float32)
 
     def _stacked(self, maps: Sequence[TensorMap]) -> dict[str, Tensor]:

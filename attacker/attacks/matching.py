@@ -20,6 +20,7 @@ from attacker.inputs import InputView, input_view
 from attacker.labels.guesses import NEEDING_AUXILIARY_DATA, Guesses, guess_labels
 from attacker.local_steps import LocalSteps
 from attacker.optimisers import Evaluate, Minimum, OnEvaluation
+from attacker.searched import Searched
 from attacker.starts import StartKind
 from fedcore.errors import ConfigError
 from fedcore.nn.models import build
@@ -28,7 +29,7 @@ from fedcore.seeds import stream
 from fedcore.strict import canonical_json
 from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
-__all__ = ["GradientMatching", "LabelSource"]
+__all__ = ["Case", "GradientMatching", "LabelSource"]
 
 LabelSource = Literal[
     "auto",
@@ -53,7 +54,7 @@ _DIVERGED = "no restart ever had a finite loss"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Case:
+class Case:
     """One victim, read.
 
     Attributes:
@@ -167,6 +168,11 @@ class GradientMatching(Attack):
         shape = plan.model.input_shape
         return input_view(plan.encoding, input_shape=shape, batch_size=n_inputs)
 
+    def searched(self, view: InputView, *, n_classes: int, seed: int) -> Searched | None:
+        """What the variables of a search stand for; None for the candidate itself."""
+        del view, n_classes, seed
+        return None
+
     def update(self, steps: LocalSteps, model: ModelSpec, network_of: NetworkOf) -> Update:
         """What takes a candidate to the update that a client would have sent."""
         del model, network_of
@@ -208,7 +214,7 @@ class GradientMatching(Attack):
             answers |= dict(zip(group, found, strict=True))
         return [answers[i] for i in range(len(cases))]
 
-    def _read(self, seen: Observation, told: Knowledge, network_of: NetworkOf) -> _Case:
+    def _read(self, seen: Observation, told: Knowledge, network_of: NetworkOf) -> Case:
         gradient = mean_gradient_of(seen)
         steps = LocalSteps.behind(seen)
         if self.labels == "granted" or (self.labels == "auto" and told.labels is not None):
@@ -226,7 +232,7 @@ class GradientMatching(Attack):
                 n_examples=steps.n_inputs,
                 network=network_of(seen.plan.model),
             )
-        return _Case(
+        return Case(
             seen=seen,
             gradient=gradient,
             norm=norm_of(gradient),
@@ -239,18 +245,33 @@ class GradientMatching(Attack):
 
     def _search(
         self,
-        cases: Sequence[_Case],
+        cases: Sequence[Case],
         *,
         seed: int,
         budget: Budget,
         tell: Callable[[int, np.ndarray], None],
         network_of: NetworkOf,
     ) -> list[Reconstruction]:
-        started_ns = time.monotonic_ns()
+        plan = cases[0].seen.plan
+        view = self.view(plan, n_inputs=cases[0].steps.n_inputs)
+        searched = self.searched(view, n_classes=plan.model.n_classes, seed=seed)
+        batch = self._batch(cases, view, searched, seed=seed, budget=budget, network_of=network_of)
+        return self._solve(cases, batch, view, seed=seed, budget=budget, tell=tell)
+
+    def _batch(
+        self,
+        cases: Sequence[Case],
+        view: InputView,
+        searched: Searched | None,
+        *,
+        seed: int,
+        budget: Budget,
+        network_of: NetworkOf,
+    ) -> Batch:
+        """All of one kind."""
         plan, steps = cases[0].seen.plan, cases[0].steps
-        view = self.view(plan, n_inputs=steps.n_inputs)
         n_spatial = min(len(plan.model.input_shape) - 1, 2)
-        batch = Batch(
+        return Batch(
             [case.victim(restarts=budget.restarts, seed=seed) for case in cases],
             network=network_of(plan.model),
             view=view,
@@ -258,7 +279,21 @@ class GradientMatching(Attack):
             restarts=budget.restarts,
             objective=cases[0].adaptation.objective(self.loss, n_spatial=n_spatial),
             update=self.update(steps, plan.model, network_of),
+            searched=searched,
         )
+
+    def _solve(
+        self,
+        cases: Sequence[Case],
+        batch: Batch,
+        view: InputView,
+        *,
+        seed: int,
+        budget: Budget,
+        tell: Callable[[int, np.ndarray], None],
+    ) -> list[Reconstruction]:
+        started_ns = time.monotonic_ns()
+        steps = cases[0].steps
         minimum = self.minimise(
             batch.evaluate,
             batch.starts(self.start, seed=seed),
@@ -291,7 +326,7 @@ class GradientMatching(Attack):
             for i, case in enumerate(cases)
         ]
 
-    def _refused(self, case: _Case, budget: Budget, *, why: str) -> Reconstruction:
+    def _refused(self, case: Case, budget: Budget, *, why: str) -> Reconstruction:
         return refusal(
             case.seen, attack=self.name, budget=budget, why=why, knowledge=case.guesses.knowledge
         )
