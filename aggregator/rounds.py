@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fedcore.config import Arm, Experiment, Schedule
+from fedcore.defences.base import chain
 from fedcore.plan import RoundPlan
 
 __all__ = [
@@ -234,7 +235,7 @@ def plan_for(experiment: Experiment, arm: Arm, *, round: int, weights: str) -> R
         run_id=experiment.run_id(arm),
         round=round,
         experiment_digest=experiment.digest,
-        model=arm.model,
+        model=chain(arm.defences).model(arm.model),
         weights=weights,
         encoding=arm.encoding,
         training=arm.training,

@@ -132,9 +132,9 @@ class Client:
             spikes = [encode(plan.encoding, step, rng) for step in inputs]
         truth = Truth.copy_of(inputs=inputs, labels=labels, encoded=spikes)
         with self._phase(Phase.TRAIN, order, work):
-            tensors = self.backend.train(spikes, labels)
+            tensors = self.backend.train(spikes, labels, noise=self._noise("model", plan))
         with self._phase(Phase.DEFEND, order, work):
-            defended = chain(plan.defences).update(tensors, self._noise(plan))
+            defended = chain(plan.defences).update(tensors, self._noise("defence", plan))
         with self._phase(Phase.SUBMIT, order, work):
             update = Update(
                 kind=plan.training.update,
@@ -219,10 +219,10 @@ class Client:
         """Labelled by the experiment, not the run: all arms see the same batches and draws."""
         return self.secret.stream(purpose, plan.experiment_digest, plan.round)
 
-    def _noise(self, plan: RoundPlan) -> NoiseSource:
+    def _noise(self, purpose: str, plan: RoundPlan) -> NoiseSource:
         """Labelled by the run: two arms under the same noise would cancel it."""
         if plan.reproducible:
-            return self.secret.stream("defence", plan.run_id, plan.round)
+            return self.secret.stream(purpose, plan.run_id, plan.round)
         return SystemNoise()
 
     def _ticket(self, plan: RoundPlan) -> Ticket:

@@ -22,7 +22,7 @@ from fedcore.data.encodings import ENCODINGS, encode
 from fedcore.data.partition import PARTITIONS
 from fedcore.data.shards import ShardCard, read_shard
 from fedcore.data.shards import prepare as prepare_shards
-from fedcore.defences.base import DEFENCES
+from fedcore.defences.base import DEFENCES, chain
 from fedcore.errors import ConfigError
 from fedcore.ground_truth import JudgeKey
 from fedcore.layout import PrivateFolder, RunFolder
@@ -30,7 +30,7 @@ from fedcore.nn.learning_rules import LEARNING_RULES
 from fedcore.nn.models import MODELS, initial_weights
 from fedcore.nn.models import build as build_model
 from fedcore.nn.neurons import NEURONS
-from fedcore.plan import Choice
+from fedcore.plan import Choice, ModelSpec
 from fedcore.seeds import ClientSecret, stream
 from fedcore.strict import build, canonical_json
 from fedcore.tensors import pack_weights
@@ -147,7 +147,13 @@ def _arm_tests(arm: Arm) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "strategy", partial(build, STRATEGIES, arm.strategy)
     for number, defence in enumerate(arm.defences):
         yield f"defences[{number}]", partial(build, DEFENCES, defence)
+    yield "defences", lambda: build_model(_trained_model(arm))
     yield "attack", partial(_check_attack, arm)
+
+
+def _trained_model(arm: Arm) -> ModelSpec:
+    """The arm's model, as its defences change it."""
+    return chain(arm.defences).model(arm.model)
 
 
 def _check_attack(arm: Arm) -> None:
@@ -232,7 +238,7 @@ def _check_data(
 
 
 def _write_weights(arm: Arm, seed: int, run: RunFolder) -> str:
-    blob = pack_weights(initial_weights(arm.model, seed))
+    blob = pack_weights(initial_weights(_trained_model(arm), seed))
     digest = hashlib.sha256(blob).hexdigest()
     (run.artefacts / digest).write_bytes(blob)
     return digest

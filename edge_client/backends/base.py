@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fedcore.defences.noise import NoiseSource
 from fedcore.energy import Evaluation
 from fedcore.plan import RoundPlan
 from fedcore.registry import Registry
@@ -32,13 +33,14 @@ class Backend(Protocol):
         """
 
     def train(
-        self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+        self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, noise: NoiseSource
     ) -> dict[str, np.ndarray]:
-        """The round's update, after the defences' hooks on model and examples.
+        """The round's update, after the defences' hook on example gradients.
 
         Args:
             inputs: encoded, float32 [time, batch, feature...], one per local step.
             labels: int64 [batch], one per local step.
+            noise: what random layers draw from: the client's secret stream, or the system's.
 
         Returns:
             The gradient of the mean loss, or new minus old weights, as `plan.training.update`

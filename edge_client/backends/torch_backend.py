@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedcore.defences.base import chain
+from fedcore.defences.noise import NoiseSource
 from fedcore.energy import DIVERGED, Evaluation
 from fedcore.errors import ConfigError, Refusal, UpdateError
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
@@ -39,7 +40,7 @@ class TorchBackend:
     def __init__(self, *, threads: int = 0) -> None:
         self._threads = threads
         self._threads_of_torch = torch.get_num_threads()
-        self._networks: list[Network] = []
+        self._last: Network | None = None
         self._carry: tuple[str, Mapping[str, Tensor]] = ("", {})  # of a run: the rule's memory
         _warm_up()
 
@@ -60,15 +61,17 @@ class TorchBackend:
         self._params = to_tensors(weights)
 
     def train(
-        self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+        self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, noise: NoiseSource
     ) -> dict[str, np.ndarray]:
         """See `Backend.train`."""
-        batches = [Batch(to_tensor(x), to_tensor(y)) for x, y in zip(inputs, labels, strict=True)]
+        batches = [
+            Batch(to_tensor(x), to_tensor(y), self._draws(x, noise))
+            for x, y in zip(inputs, labels, strict=True)
+        ]
         defences = chain(self._plan.defences)
-        network = self._network_of(defences.model(self._plan.model))
         if "example_gradients" not in defences.hooks:
-            return to_arrays(self._update(network, batches))
-        examples = self._example_gradients(network, batches)
+            return to_arrays(self._update(batches))
+        examples = self._example_gradients(batches)
         return {n: t.mean(axis=0) for n, t in defences.example_gradients(examples).items()}
 
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> Evaluation:
@@ -87,38 +90,41 @@ class TorchBackend:
         """See `Backend.describe`."""
         return {"torch": torch.__version__}
 
-    def _update(self, network: Network, batches: Sequence[Batch]) -> dict[str, Tensor]:
+    def _draws(self, inputs: np.ndarray, noise: NoiseSource) -> Tensor | None:
+        """For the network's random layers, [time, batch, n_draws]."""
+        if not self._network.n_draws:
+            return None
+        draws = noise.standard_normal((*inputs.shape[:2], self._network.n_draws))
+        return to_tensor(draws.astype(np.float32))
+
+    def _update(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         training, run_id = self._plan.training, self._plan.run_id
         rule = LEARNING_RULES.get(training.rule)()
         carry = self._carry[1] if self._carry[0] == run_id else {}
-        tensors, carry = rule.update(network, self._params, batches, training, carry)
+        tensors, carry = rule.update(self._network, self._params, batches, training, carry)
         self._carry = (run_id, carry)
         return tensors
 
-    def _example_gradients(
-        self, network: Network, batches: Sequence[Batch]
-    ) -> dict[str, np.ndarray]:
+    def _example_gradients(self, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
         """The gradient of each example's own loss, [example, shape of the weight...]."""
         if self._plan.training.update != "gradient":
             raise ConfigError(
                 "defences on example gradients need training.update = 'gradient'; "
                 f"the plan says {self._plan.training.update!r}"
             )
-        x, y = batches[0]
-        alone = [
-            to_arrays(self._update(network, [Batch(x[:, i : i + 1], y[i : i + 1])]))
-            for i in range(len(y))
-        ]
+        x, y, noise = batches[0]
+        alone = []
+        for i in range(len(y)):
+            one = slice(i, i + 1)
+            own = Batch(x[:, one], y[one], None if noise is None else noise[:, one])
+            alone.append(to_arrays(self._update([own])))
         return {name: np.stack([one[name] for one in alone]) for name in alone[0]}
 
     def _network_of(self, spec: ModelSpec) -> Network:
-        """Build a network, or take the one of an earlier round with the same spec."""
-        for network in self._networks:
-            if network.spec == spec:
-                return network
-        network = build(spec)
-        self._networks = [network, *self._networks[:1]]  # the plan's and the defended one
-        return network
+        """Build a network, or take that of the last round if it had the same spec."""
+        if self._last is None or self._last.spec != spec:
+            self._last = build(spec)
+        return self._last
 
 
 def _warm_up() -> None:

@@ -31,7 +31,7 @@ class Defence:
         return frozenset(h for h in _HOOKS if getattr(mine, h) is not getattr(Defence, h))
 
     def model(self, spec: ModelSpec) -> ModelSpec:
-        """The network to train instead; before anything is built."""
+        """The network that all train instead; asked once, where weights and plans are made."""
         return spec
 
     def example_gradients(self, gradients: TensorMap) -> TensorMap:
@@ -105,6 +105,7 @@ DEFENCES: Registry[type[Defence]] = Registry(
         "dp-sgd": "fedcore.defences.dp_sgd:DpSgd",
         "gaussian": "fedcore.defences.gaussian:Gaussian",
         "laplace": "fedcore.defences.laplace:Laplace",
+        "precode": "fedcore.defences.precode:Precode",
         "qsgd": "fedcore.defences.compress:Qsgd",
         "sign": "fedcore.defences.compress:Sign",
         "topk": "fedcore.defences.compress:TopK",

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fedcore.nn.losses import loss_of
-from fedcore.nn.models.network import Network
+from fedcore.nn.models import READOUT
+from fedcore.nn.models.network import Network, Run
 from fedcore.plan import ModelSpec
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "logits",
     "loss",
     "predict",
+    "run",
     "step_weights",
     "trace",
 ]
@@ -30,26 +32,32 @@ Params = Mapping[str, Tensor]
 """Weights by parameter name."""
 
 
+def run(model: Network, params: Params, inputs: Tensor, noise: Tensor | None = None) -> Run:
+    """A forward run with these weights.
+
+    Args:
+        model: the network's structure.
+        params: its weights.
+        inputs: [time, batch, feature...].
+        noise: draws from N(0, 1), [time, batch, model.n_draws]; None takes means.
+    """
+    came_about: Run = torch.func.functional_call(model, dict(params), (inputs, noise), strict=True)
+    return came_about
+
+
 def logits(model: Network, params: Params, inputs: Tensor) -> Tensor:
     """What the model says: [batch, class], or [time, batch, class] for readout "per_step"."""
-    said: Tensor = torch.func.functional_call(model, dict(params), (inputs,), strict=True)
-    return said
+    return run(model, params, inputs).logits
 
 
 def trace(model: Network, params: Params, inputs: Tensor) -> Tensor:
     """The output over time, [time, batch, class], from which `logits` are read."""
-    output: Tensor = torch.func.functional_call(
-        model, dict(params), (inputs,), {"give": "trace"}, strict=True
-    )
-    return output
+    return run(model, params, inputs).trace
 
 
-def features(model: Network, params: Params, inputs: Tensor) -> Tensor:
-    """What the readout's synapses receive at every step, [time, batch, feature]."""
-    received: Tensor = torch.func.functional_call(
-        model, dict(params), (inputs,), {"give": "features"}, strict=True
-    )
-    return received
+def features(model: Network, params: Params, inputs: Tensor, *, layer: str = READOUT) -> Tensor:
+    """What a layer's synapses receive at every step, [time, batch, feature...]."""
+    return run(model, params, inputs).received[layer]
 
 
 def step_weights(spec: ModelSpec, *, n_steps: int) -> Tensor | None:
@@ -79,9 +87,12 @@ def predict(model: Network, params: Params, inputs: Tensor) -> Tensor:
     return (said.mean(0) if model.spec.readout == "per_step" else said).argmax(1)
 
 
-def loss(model: Network, params: Params, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss of the batch, a scalar."""
-    return loss_of(model.spec)(logits(model, params, inputs), labels)
+def loss(
+    model: Network, params: Params, inputs: Tensor, labels: Tensor, noise: Tensor | None = None
+) -> Tensor:
+    """Mean loss of the batch, a scalar, with what the network adds to it; `noise` as in `run`."""
+    came_about = run(model, params, inputs, noise)
+    return loss_of(model.spec)(came_about.logits, labels) + came_about.penalty
 
 
 def gradient(
@@ -89,6 +100,7 @@ def gradient(
     params: Params,
     inputs: Tensor,
     labels: Tensor,
+    noise: Tensor | None = None,
     *,
     create_graph: bool = False,
 ) -> dict[str, Tensor]:
@@ -99,6 +111,7 @@ def gradient(
         params: where the gradient is taken.
         inputs: [time, batch, feature...].
         labels: int64 [batch] or float [batch, class].
+        noise: as in `run`.
         create_graph: False computes numbers, as a client does. True keeps them differentiable in
             params, inputs and labels, as an attacker needs, and is required under torch.func's
             vmap and grad, e.g. over victims with stacked params, inputs and labels.
@@ -108,11 +121,11 @@ def gradient(
     """
     if create_graph:
         grads: dict[str, Tensor] = torch.func.grad(
-            lambda weights: loss(model, weights, inputs, labels)
+            lambda weights: loss(model, weights, inputs, labels, noise)
         )(dict(params))
         return grads
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
     found = torch.autograd.grad(
-        loss(model, leaves, inputs.detach(), labels.detach()), list(leaves.values())
+        loss(model, leaves, inputs.detach(), labels.detach(), noise), list(leaves.values())
     )
     return dict(zip(leaves, found, strict=True))

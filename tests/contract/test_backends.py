@@ -17,6 +17,7 @@ from fedcore.nn.arrays import to_tensor, to_tensors  # noqa: E402
 from fedcore.nn.functional import gradient, logits, loss  # noqa: E402
 from fedcore.nn.models import build, initial_weights  # noqa: E402
 from fedcore.plan import EncodingSpec, ModelSpec, RoundPlan, Training  # noqa: E402
+from fedcore.seeds import stream  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -81,7 +82,7 @@ def test_a_gradient_is_the_references(backend: Backend, spiking: bool) -> None:
     at = weights(spiking=spiking)
     backend.load(plan(spiking=spiking), at)
     expected = reference_gradient(at, inputs[0], labels[0], spiking=spiking)
-    assert_close(backend.train(inputs, labels), expected)
+    assert_close(backend.train(inputs, labels, noise=stream(0)), expected)
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.7])
@@ -94,7 +95,7 @@ def test_a_delta_is_local_descent_with_the_proximal_pull(backend: Backend, mu: f
     for x, y in zip(inputs, labels, strict=True):
         slope = reference_gradient(local, x, y, spiking=True)
         local = {n: w - 0.5 * (slope[n] + mu * (w - at[n])) for n, w in local.items()}
-    assert_close(backend.train(inputs, labels), {n: local[n] - at[n] for n in at})
+    assert_close(backend.train(inputs, labels, noise=stream(0)), {n: local[n] - at[n] for n in at})
 
 
 @pytest.mark.parametrize("spiking", [False, True])
@@ -116,8 +117,8 @@ def test_training_changes_neither_its_inputs_nor_the_weights(backend: Backend) -
     at = weights(spiking=True)
     kept = [array.copy() for array in (*inputs, *labels, *at.values())]
     backend.load(plan(spiking=True), at)
-    first = backend.train(inputs, labels)
-    again = backend.train(inputs, labels)
+    first = backend.train(inputs, labels, noise=stream(0))
+    again = backend.train(inputs, labels, noise=stream(0))
     for array, before in zip((*inputs, *labels, *at.values()), kept, strict=True):
         np.testing.assert_array_equal(array, before)
     for name, tensor in first.items():
@@ -130,7 +131,7 @@ def test_one_round_leaves_nothing_in_the_next(backend: Backend) -> None:
     first: dict[str, np.ndarray] = {}
     for spiking in (True, False, True):
         backend.load(plan(spiking=spiking), weights(spiking=spiking))
-        update = backend.train(inputs, labels)
+        update = backend.train(inputs, labels, noise=stream(0))
         if spiking and not first:
             first = update
     assert first
@@ -169,5 +170,5 @@ def bits_of(name: str) -> str:
     """Digest of one update, at the backend's own choice of threads."""
     backend = BACKENDS.get(name)()
     backend.load(plan(spiking=True, batch_size=BATCH), weights(spiking=True))
-    update = backend.train(*spikes(n_batches=1))
+    update = backend.train(*spikes(n_batches=1), noise=stream(0))
     return hashlib.sha256(b"".join(update[n].tobytes() for n in sorted(update))).hexdigest()

@@ -1,4 +1,4 @@
-"""What only the torch backend promises: defences on the model and on example gradients."""
+"""What only the torch backend promises: random layers and defences on example gradients."""
 
 from dataclasses import dataclass, replace
 
@@ -9,10 +9,14 @@ torch = pytest.importorskip("torch")
 
 from edge_client.backends.torch_backend import TorchBackend  # noqa: E402
 from fedcore.defences.base import DEFENCES, Defence  # noqa: E402
+from fedcore.defences.precode import Precode  # noqa: E402
 from fedcore.energy import DIVERGED  # noqa: E402
 from fedcore.errors import ConfigError  # noqa: E402
-from fedcore.nn.models import initial_weights  # noqa: E402
+from fedcore.nn.arrays import to_tensor, to_tensors  # noqa: E402
+from fedcore.nn.functional import gradient, loss  # noqa: E402
+from fedcore.nn.models import build, initial_weights  # noqa: E402
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training  # noqa: E402
+from fedcore.seeds import stream  # noqa: E402
 from fedcore.types import TensorMap  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -30,14 +34,6 @@ PLAN = RoundPlan(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tanh(Defence):
-    """Trains a smoother network than the plan's."""
-
-    def model(self, spec: ModelSpec) -> ModelSpec:
-        return replace(spec, activation="tanh")
-
-
-@dataclass(frozen=True, kw_only=True)
 class OnlyFirst(Defence):
     """Forgets every example but the first."""
 
@@ -47,8 +43,7 @@ class OnlyFirst(Defence):
 
 @pytest.fixture
 def defended(monkeypatch: pytest.MonkeyPatch) -> RoundPlan:
-    for name, defence in (("tanh", Tanh), ("only-first", OnlyFirst)):
-        monkeypatch.setitem(DEFENCES._where, name, f"{__name__}:{defence.__name__}")
+    monkeypatch.setitem(DEFENCES._where, "only-first", f"{__name__}:{OnlyFirst.__name__}")
     return PLAN
 
 
@@ -59,22 +54,35 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 def update(plan: RoundPlan, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     backend = TorchBackend()
-    backend.load(plan, initial_weights(SPEC, 1))
-    return backend.train([x], [y])
+    backend.load(plan, initial_weights(plan.model, 1))
+    return backend.train([x], [y], noise=stream(7))
 
 
-def test_a_defended_model_is_trained_and_the_plans_model_evaluated(defended: RoundPlan) -> None:
-    x, y = batch()
-    smooth = replace(PLAN, model=replace(SPEC, activation="tanh"))
-    with_defence = replace(defended, defences=(Choice(name="tanh"),))
-    for name, tensor in update(smooth, x, y).items():
-        np.testing.assert_array_equal(update(with_defence, x, y)[name], tensor)
+@pytest.mark.parametrize("spiking", [False, True])
+def test_random_layers_draw_from_the_clients_stream_and_not_in_evaluation(spiking: bool) -> None:
+    spec = Precode(size=6).model(replace(SPEC, spiking=spiking, init_gain=3.0))
+    plan, (x, y) = replace(PLAN, model=spec), batch()
+    network, params = build(spec), to_tensors(initial_weights(spec, 1))
+    assert network.n_draws == 6
+    draws = to_tensor(stream(7).standard_normal((1, 5, 6)).astype(np.float32))
+    expected = gradient(network, params, to_tensor(x), to_tensor(y), draws)
+    means = gradient(network, params, to_tensor(x), to_tensor(y))
+    for name, tensor in update(plan, x, y).items():
+        np.testing.assert_array_equal(tensor, expected[name])
+    assert not torch.equal(expected["readout.weight"], means["readout.weight"])
     backend = TorchBackend()
-    losses = []
-    for plan in (PLAN, with_defence):
-        backend.load(plan, initial_weights(SPEC, 1))
-        losses.append(backend.evaluate(x, y).mean_loss)
-    assert losses[0] == losses[1]
+    backend.load(plan, initial_weights(spec, 1))
+    at_means = float(loss(network, params, to_tensor(x), to_tensor(y)))
+    assert backend.evaluate(x, y).mean_loss == pytest.approx(at_means)
+
+
+def test_examples_alone_have_the_draws_that_they_have_in_their_batch() -> None:
+    plan = replace(PLAN, model=Precode(size=6).model(SPEC))
+    whole = update(plan, *batch())
+    harmless = {"max_norm": 1e9, "noise_multiplier": 0.0, "batch_size": 5}
+    alone = update(replace(plan, defences=(Choice(name="dp-sgd", options=harmless),)), *batch())
+    for name, tensor in whole.items():
+        np.testing.assert_allclose(alone[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_a_diverged_model_has_an_accuracy_and_no_loss() -> None:

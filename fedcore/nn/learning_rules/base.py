@@ -20,10 +20,12 @@ class Batch(NamedTuple):
     Attributes:
         inputs: encoded, [time, batch, feature...].
         labels: int64 [batch].
+        noise: what the network's random layers draw, see `fedcore.nn.functional.run`.
     """
 
     inputs: Tensor
     labels: Tensor
+    noise: Tensor | None = None
 
 
 class LearningRule(ABC):

@@ -23,6 +23,7 @@ READOUT = "readout"
 MODELS: Registry[type[Architecture]] = Registry(
     "model",
     {
+        "bottleneck": "fedcore.nn.models.bottleneck:Bottleneck",
         "convnet": "fedcore.nn.models.convnet:ConvNet",
         "lenet": "fedcore.nn.models.lenet:LeNet",
         "mlp": "fedcore.nn.models.mlp:Mlp",

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from math import prod
-from typing import Literal
+from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcore.errors import ConfigError
@@ -20,11 +21,9 @@ from fedcore.nn.neurons import NEURONS
 from fedcore.nn.neurons.lif import leaky_sum
 from fedcore.plan import ModelSpec, NeuronSpec
 
-__all__ = ["Architecture", "Integrating", "LayerList", "Network", "Spiking", "Stage"]
+__all__ = ["Architecture", "Integrating", "LayerList", "Network", "Run", "Sampling", "Spiking"]
 
-Stage = Literal["features", "trace", "logits"]
-"""What a forward run returns, from the first to the last."""
-
+_TINY = 1e-30
 _MAX_WEIGHTS = 1 << 31  # of one layer: 8 GiB, and more is a slip of the keyboard
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -69,6 +68,54 @@ class Integrating(nn.Module):
         return leaky_sum(currents, decay=self.decay)
 
 
+class Sampling(nn.Module):
+    """Draws a code from the normal distribution that it receives, at every step by itself.
+
+    [time, batch, 2 n] -> [time, batch, n]: means in the first half, and in the second what
+    softplus makes standard deviations of.
+
+    Args:
+        size: n.
+        beta: weight of the code's information in the loss.
+    """
+
+    def __init__(self, *, size: int, beta: float) -> None:
+        super().__init__()
+        self.size = size
+        self.beta = beta
+
+    def forward(self, statistics: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The code, and beta times its mean divergence from N(0, 1) in nats, a scalar.
+
+        Args:
+            statistics: [time, batch, 2 n].
+            noise: draws from N(0, 1), [time, batch, n]; None for the code's mean.
+        """
+        mean, spread = statistics.chunk(2, dim=-1)
+        deviation = F.softplus(spread)
+        nats = (mean.square() + deviation.square() - 1) / 2 - deviation.clamp(min=_TINY).log()
+        code = mean if noise is None else mean + deviation * noise
+        return code, self.beta * nats.sum(-1).mean()
+
+
+class Run(NamedTuple):
+    """What came about in a forward run.
+
+    Attributes:
+        received: by the synapses of each layer, by its name, [time, batch, feature...].
+        trace: the output at every step, [time, batch, class]. For the spiking twin it is the
+            membrane ("membrane_mean"), the current ("per_step") or the spikes ("spike_count") of
+            the last layer, for the conventional twin each step's logits.
+        logits: [batch, class], or [time, batch, class] for readout "per_step".
+        penalty: what the network adds to its loss, a scalar; 0 but for `Sampling` layers.
+    """
+
+    received: dict[str, Tensor]
+    trace: Tensor
+    logits: Tensor
+    penalty: Tensor | float
+
+
 class Network(nn.Module):
     """Maps [time, batch, feature...] to logits. Built by `LayerList`.
 
@@ -86,16 +133,18 @@ class Network(nn.Module):
         for name, layer in layers.items():
             self.add_module(name, layer)
 
-    def forward(self, inputs: Tensor, *, give: Stage = "logits") -> Tensor:
-        """Logits, [batch, class], or [time, batch, class] for readout "per_step".
+    @property
+    def n_draws(self) -> int:
+        """Draws that the network takes per example and step; 0 where nothing is random."""
+        return sum(layer.size for layer in self.children() if isinstance(layer, Sampling))
+
+    def forward(self, inputs: Tensor, noise: Tensor | None = None) -> Run:
+        """Run from rest.
 
         Args:
             inputs: [time, batch, feature...].
-            give: "trace" returns what the logits are read from instead: the output at every step,
-                [time, batch, class]. For the spiking twin it is the membrane ("membrane_mean"),
-                the current ("per_step") or the spikes ("spike_count") of the last layer, for the
-                conventional twin each step's logits. "features" returns what the readout's
-                synapses receive, [time, batch, feature].
+            noise: draws from N(0, 1), [time, batch, n_draws]; None takes the means of what is
+                drawn.
 
         Raises:
             ConfigError: the inputs are not [time, batch, *spec.input_shape].
@@ -106,19 +155,24 @@ class Network(nn.Module):
                 f"model {self.spec.name!r} takes inputs [time, batch, {expected}]; "
                 f"got {list(inputs.shape)}"
             )
-        x = inputs
+        x, received, penalty = inputs, {}, 0.0
         for name, layer in self.named_children():
-            if give == "features" and name == READOUT:
-                return x
-            if isinstance(layer, (Spiking, Integrating)):
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                received[name] = x
+            if isinstance(layer, Sampling):
+                x, penalty = layer(x, noise)
+            elif isinstance(layer, (Spiking, Integrating)):
                 x = layer(x)
             else:  # has no memory: time is just more batch
                 x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        if give == "trace" or self.spec.readout == "per_step":
-            return x
+        return Run(received=received, trace=x, logits=self._logits(x), penalty=penalty)
+
+    def _logits(self, trace: Tensor) -> Tensor:
+        if self.spec.readout == "per_step":
+            return trace
         if self.spec.readout == "spike_count" and self.spec.spiking:
-            return x.sum(0)
-        return x.mean(0)
+            return trace.sum(0)
+        return trace.mean(0)
 
 
 class LayerList:

@@ -22,6 +22,7 @@ from edge_client.client import Client
 from edge_client.rpc import Link
 from edge_client.vault import Vault
 from fedcore.data.shards import Shard, ShardCard
+from fedcore.defences.noise import NoiseSource
 from fedcore.energy import Evaluation, PhaseReport
 from fedcore.errors import UpdateError
 from fedcore.ground_truth import JudgeKey, VictimRecord, open_record
@@ -75,8 +76,9 @@ class LinearBackend:
         self.weights = weights
 
     def train(
-        self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+        self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, noise: NoiseSource
     ) -> dict[str, np.ndarray]:
+        del noise
         x, y = inputs[0].mean(axis=0).reshape(len(labels[0]), -1), labels[0]
         slope = (self._softmax(x) - np.eye(3)[y]) / len(y)
         inputs[0][...] = -1  # a careless backend: the sealed truth must not notice

@@ -83,11 +83,11 @@ def test_a_newer_order_makes_an_unfinished_one_irrelevant(site: Site) -> None:
             super().load(plan, weights)
             self.round = plan.round
 
-        def train(self, inputs, labels):
+        def train(self, inputs, labels, *, noise):
             if self.round == 0:
                 site.aggregator.push(plan(round=1))
                 wait_until(lambda: client.link._order.plan.round == 1)
-            return super().train(inputs, labels)
+            return super().train(inputs, labels, noise=noise)
 
     with site.running_client(backend=Slow()) as client:
         site.aggregator.push(plan(round=0))
@@ -97,10 +97,10 @@ def test_a_newer_order_makes_an_unfinished_one_irrelevant(site: Site) -> None:
 
 def test_heartbeats_go_on_while_the_client_trains(site: Site) -> None:
     class Patient(LinearBackend):
-        def train(self, inputs, labels):
+        def train(self, inputs, labels, *, noise):
             seen = site.aggregator.beats
             wait_until(lambda: site.aggregator.beats >= seen + 3)
-            return super().train(inputs, labels)
+            return super().train(inputs, labels, noise=noise)
 
     site.aggregator.heartbeat_s = 0.02
     site.aggregator.push(plan())
