@@ -161,27 +161,34 @@ class Peeling(Attack):
         is_granted = self.labels == "granted" or (self.labels == "auto" and told.labels is not None)
         labels = told.need("labels") if is_granted else None
         model, n_steps = seen.plan.model, seen.plan.encoding.n_steps
-        weights = step_weights(model, n_steps=n_steps)
+        counted = step_weights(model, n_steps=n_steps)
         if norm_of(gradient) == 0:
             return "every gradient in the update is zero: there is nothing to peel"
-        if weights is None:
+        if counted is None:
             return (
                 f"the logits of readout {model.readout!r} are no weighted sum of its inputs over "
                 "time, so its gradient does not give them away"
             )
-        if not gradient[f"{READOUT}.bias"].any():
+        weight, bias = gradient.get(f"{READOUT}.weight"), gradient.get(f"{READOUT}.bias")
+        if weight is None:
+            return (
+                "the update holds no linear layer that gives the logits: there is nothing to peel"
+            )
+        if bias is None:
+            return "the readout has no bias, whose gradient would give the features their scale"
+        if not bias.any():
             return "the gradient in the readout's bias is zero: the features have no scale"
         readout = peel(
-            gradient[f"{READOUT}.weight"],
-            gradient[f"{READOUT}.bias"],
-            step_weights=weights.numpy() if can_match_trains(network_of(model)) else None,
+            weight,
+            bias,
+            step_weights=counted.numpy() if can_match_trains(network_of(model)) else None,
             n_examples=batch_size_of(seen) if labels is None else len(labels),
             labels=labels,
             rng=stream(seed, "unmix", seen.ticket.round, seen.ticket.client_id),
         )
         return _Case(
             seen=seen,
-            step_weights=weights,
+            step_weights=counted,
             readout=readout,
             knowledge=("labels",) if is_granted else (),
         )
