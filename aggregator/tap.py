@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.journal import BlobFolder
-from aggregator.records import AcceptedUpdate, PlanRow, StoreReader
+from aggregator.records import AcceptedUpdate, StoreReader
 from fedcore.config import Arm, Experiment
 from fedcore.errors import RunError
 from fedcore.wire.messages import UploadHeader, plan_to_bytes
@@ -126,13 +126,6 @@ class Tap:
                 n_bytes=update.n_bytes,
                 sha256=update.sha256,
             ),
-            plan=_visible_plan(arm, row),
+            plan=plan_to_bytes(arm.threat.shown(row.parsed())),
             file=self._journal.path(update.sha256),
         )
-
-
-def _visible_plan(arm: Arm, row: PlanRow) -> bytes:
-    """The plan without the client's defences, unless the threat model grants them."""
-    if arm.threat.defence_settings:
-        return row.plan
-    return plan_to_bytes(replace(row.parsed(), defences=()))

@@ -18,7 +18,7 @@ import numpy as np
 
 from attacker.attacks import ATTACKS
 from attacker.attacks.base import Budget, refusal
-from attacker.observations import AllOver, Event, RunOver, Seen
+from attacker.observations import AllOver, Event, RunOver, Seen, assumptions, restricted
 from attacker.progress import ProgressFile
 from fedcore.config import Arm, AttackConfig, Experiment
 from fedcore.disclosure import read_knowledge
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.25
 _GRANT_BEHIND = {
     "labels": "labels",
+    "step_order": "step_order",
     "encoded_input": "encoded_input",
     "auxiliary_inputs": "auxiliary_data",
     "auxiliary_labels": "auxiliary_data",
@@ -112,9 +113,9 @@ class Campaign:
 
     def _see(self, event: Seen) -> None:
         ticket = event.ticket
-        if event.observation is not None:
-            self._victims[ticket.run_id][ticket] = event.observation
         arm = self._arms.get(ticket.run_id)
+        if arm is not None and event.observation is not None:
+            self._victims[ticket.run_id][ticket] = restricted(event.observation, arm.threat)
         if arm is not None and ticket.round > arm.attack.victim_rounds[-1]:
             self._attack_live(ticket.run_id)  # rounds close one after another: no victim is to come
 
@@ -159,6 +160,10 @@ class Campaign:
             answers = [
                 refusal(o, attack=arm.attack.name, budget=budget, why=str(error)) for o in seen
             ]
+        answers = [
+            replace(a, certificate={**a.certificate, **assumptions(o, arm.threat)})
+            for a, o in zip(answers, seen, strict=True)
+        ]
         lowest = [np.min(a.losses, initial=np.inf, where=np.isfinite(a.losses)) for a in answers]
         progress(budget.iterations, budget.iterations, np.array(lowest))
         return answers
@@ -176,9 +181,7 @@ class Campaign:
                 self._pulse.beat()
                 time.sleep(_POLL_S)
         told = read_knowledge(path)
-        return [
-            _restricted(told.get(observation.ticket, Knowledge()), threat) for observation in seen
-        ]
+        return [_told(told.get(observation.ticket, Knowledge()), threat) for observation in seen]
 
     def _request(self, arm: Arm, seen: Sequence[Observation]) -> str:
         """Names everything that the answers follow from."""
@@ -202,7 +205,7 @@ def _require(capabilities: Iterable[str], *, threat: ThreatModel) -> None:
             )
 
 
-def _restricted(told: Knowledge, threat: ThreatModel) -> Knowledge:
+def _told(told: Knowledge, threat: ThreatModel) -> Knowledge:
     """The part of what was told that the experiment grants."""
     refused = {field for field, grant in _GRANT_BEHIND.items() if grant not in threat.grants}
     return replace(told, **dict.fromkeys(refused))

@@ -108,17 +108,23 @@ class LocalSteps:
         return {name: tensor / self.n_steps for name, tensor in total.items()}
 
     def arranged(
-        self, guesses: Sequence[np.ndarray], *, n_ways: int, rng: np.random.Generator
+        self,
+        guesses: Sequence[np.ndarray],
+        *,
+        n_ways: int,
+        rng: np.random.Generator,
+        step_order: np.ndarray | None = None,
     ) -> tuple[np.ndarray, ...]:
-        """Ways in which labels could lie over the steps.
+        """Ways in which labels could lie over the steps: one, where the steps are granted.
 
-        Labels come as a collection: even where they are granted, the order of the steps is not
-        used. Within a step the order says nothing, so ways differ in more than that.
+        Otherwise labels are a collection. Within a step the order says nothing, so ways differ in
+        more than that.
 
         Args:
             guesses: labels of all steps, [n_steps * batch_size], or of one where all are the same.
             n_ways: per guess, at most.
             rng: draws the ways; more of them begin with the same ones.
+            step_order: the step of each label.
 
         Returns:
             [n_inputs] each, guess by guess in turns.
@@ -127,6 +133,8 @@ class LocalSteps:
             return tuple(guesses)
         if self.same_batch:
             return tuple(np.sort(labels)[:: len(labels) // self.batch_size] for labels in guesses)
+        if step_order is not None:
+            return tuple(labels[np.argsort(step_order, kind="stable")] for labels in guesses)
         ways = [self._ways(labels, n_ways=n_ways, rng=rng) for labels in guesses]
         n_turns = max(map(len, ways), default=0)
         return tuple(way[turn % len(way)] for turn in range(n_turns) for way in ways)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedcore.errors import RunError
 from fedcore.tensors import schema_of, unpack_weights
-from fedcore.types import Observation, TensorMap, Ticket
+from fedcore.types import Observation, TensorMap, ThreatModel, Ticket
 from fedcore.update_blob import unpack_update
 from fedcore.wire.messages import UploadHeader, plan_from_bytes
 
-__all__ = ["AllOver", "Artefacts", "Event", "RunOver", "Seen", "observe"]
+__all__ = [
+    "AllOver",
+    "Artefacts",
+    "Event",
+    "RunOver",
+    "Seen",
+    "assumptions",
+    "observe",
+    "restricted",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +79,7 @@ def observe(
 
     Args:
         header: of the upload.
-        plan: as the attacker may see it; its digest is not the header's where defences are hidden.
+        plan: as the attacker may see it; its digest is not the header's where a part is withheld.
         blob: the received bytes, whose hash is the header's.
         artefacts: where the plan's weights come from.
 
@@ -93,3 +102,25 @@ def observe(
         sha256=header.sha256,
         n_bytes=header.n_bytes,
     )
+
+
+def restricted(seen: Observation, threat: ThreatModel) -> Observation:
+    """An observation without what the threat model withholds, whatever the tap has shown.
+
+    The number of examples stands in the update's own bytes, which no tap can alter; this is where
+    it is taken out. As many are assumed as the plan asks for, all of them distinct.
+    """
+    plan = threat.shown(seen.plan)
+    asked_for = plan.training.batch_size * plan.training.local_steps
+    n_examples = seen.n_examples if threat.n_examples else asked_for
+    return replace(seen, plan=plan, n_examples=n_examples)
+
+
+def assumptions(seen: Observation, threat: ThreatModel) -> dict[str, float]:
+    """What a restricted observation assumes in the place of what is withheld, by name."""
+    assumed: dict[str, float] = {}
+    if not threat.n_examples:
+        assumed["assumed examples"] = seen.n_examples
+    if not threat.surrogate and seen.plan.model.spiking:
+        assumed["assumed sharpness"] = seen.plan.model.neuron.sharpness
+    return assumed

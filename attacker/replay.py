@@ -10,11 +10,10 @@ import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from attacker.observations import AllOver, Artefacts, Event, RunOver, Seen, observe
-from fedcore.config import Arm, Experiment
+from fedcore.config import Experiment
 from fedcore.errors import RunError
 from fedcore.layout import RunFolder
 from fedcore.types import Ticket
@@ -26,7 +25,11 @@ _SCHEMA_VERSION = 1
 
 
 def replay(
-    run: RunFolder, experiment: Experiment, *, wants: Callable[[Ticket], bool]
+    run: RunFolder,
+    experiment: Experiment,
+    *,
+    wants: Callable[[Ticket], bool],
+    as_sent: bool = False,
 ) -> Iterator[Event]:
     """All updates that the run has accepted so far, arm by arm, as the tap would show them.
 
@@ -34,6 +37,7 @@ def replay(
         run: its folder.
         experiment: of the run.
         wants: which updates to read.
+        as_sent: show whole plans, as the clients got them: for the judge.
 
     Raises:
         RunError: the folder holds no store, or a file of it is missing or altered.
@@ -48,7 +52,9 @@ def replay(
                     blob = _read(run.journal / header.sha256)
                     if hashlib.sha256(blob).hexdigest() != header.sha256:
                         raise RunError(f"{run.journal / header.sha256}: the bytes were altered")
-                    plan = _visible_plan(store, arm, header)
+                    plan = _plan(store, header)
+                    if not as_sent:
+                        plan = plan_to_bytes(arm.threat.shown(plan_from_bytes(plan)[0]))
                     observation = observe(header, plan=plan, blob=blob, artefacts=artefacts)
                 yield Seen(ticket=header.ticket, observation=observation)
             yield RunOver(run_id=run_id)
@@ -102,18 +108,14 @@ def _headers(store: sqlite3.Connection, run_id: str) -> list[UploadHeader]:
     ]
 
 
-def _visible_plan(store: sqlite3.Connection, arm: Arm, header: UploadHeader) -> bytes:
-    """The plan as the tap shows it: without the client's defences, unless they are granted."""
+def _plan(store: sqlite3.Connection, header: UploadHeader) -> bytes:
     row = store.execute(
         "SELECT plan FROM plans WHERE run_id = ? AND round = ?",
         (header.ticket.run_id, header.ticket.round),
     ).fetchone()
     if row is None:
         raise RunError(f"{header.ticket}: the store holds an update without its plan")
-    if arm.threat.defence_settings:
-        return bytes(row["plan"])
-    plan, _ = plan_from_bytes(row["plan"])
-    return plan_to_bytes(replace(plan, defences=()))
+    return bytes(row["plan"])
 
 
 def _read(path: Path) -> bytes:

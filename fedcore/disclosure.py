@@ -1,8 +1,8 @@
 """The file in which granted knowledge travels: written by `testbed.disclose`, read by the attacker.
 
 One npz per run, without pickles. Keys: "victims" (names `<round>/<client>` of all that are in it),
-`<round>/<client>/labels` and `<round>/<client>/encoded_input` where granted, and for all victims
-together "auxiliary_inputs" and "auxiliary_labels".
+`<round>/<client>/labels`, `.../step_order` and `.../encoded_input` where granted, and for all
+victims together "auxiliary_inputs" and "auxiliary_labels".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedcore.types import Knowledge, Ticket
 
 __all__ = ["read_knowledge", "write_knowledge"]
 
-_OWN = ("labels", "encoded_input")
+_OWN = ("labels", "step_order", "encoded_input")
 _SHARED = ("auxiliary_inputs", "auxiliary_labels")
 
 

@@ -31,6 +31,7 @@ _FACTS = (
     "n_iterations",
     "duration_s",
     "knowledge",
+    "labels_from",
     "failed",
     "certificate",
 )

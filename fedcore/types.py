@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from fedcore.errors import ConfigError, KnowledgeError
-from fedcore.plan import RoundPlan
+from fedcore.plan import NeuronSpec, RoundPlan
 
 __all__ = [
     "Knowledge",
@@ -88,24 +88,41 @@ class Update:
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """What the experiment grants the attacker beyond the bytes on the wire.
+    """What the attacker of an experiment may know, capability by capability.
 
-    The names follow the capabilities of Carletti et al., "SoK: Gradient Inversion Attacks in
-    Federated Learning" (USENIX Security 2025). The tap always shows the upload's bytes, their
-    header, the global weights and the round's plan; everything below reaches the attacker
-    through `testbed.disclose` alone, field by field.
+    The tap always shows the update's values, the global weights and the round's plan; what of
+    these an attacker may be denied is a capability, too. The letters are those of Carletti et al.,
+    "SoK: Gradient Inversion Attacks in Federated Learning" (USENIX Security 2025).
 
     Attributes:
-        labels: the true labels of each victim batch.
+        labels: the true labels of each victim batch, sorted.
+        step_order: the local step of each granted label or encoded input.
         encoded_input: the encoding's actual draw (input spikes), i.e. the client's secret draw.
-        defence_settings: names and options of the client's defences.
+        defence_settings: names and options of the client's defences, which the plan holds.
         auxiliary_data: examples of the same distribution, disjoint from every victim.
+        n_examples: how many distinct examples an update declares; else as many as the plan asks
+            for are assumed.
+        surrogate: shape and sharpness of the spike's pseudo-derivative, which the plan holds; else
+            the defaults of `NeuronSpec` are assumed.
+
+    Raises:
+        ConfigError: a step order is granted, and nothing that has one.
     """
 
     labels: bool = False
+    step_order: bool = False
     encoded_input: bool = False
     defence_settings: bool = False
     auxiliary_data: bool = False
+    n_examples: bool = True
+    surrogate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.step_order and not (self.labels or self.encoded_input):
+            raise ConfigError(
+                "step_order tells the steps of granted labels or encoded inputs; "
+                "grant labels or encoded_input, too"
+            )
 
     @property
     def letter(self) -> str:
@@ -121,6 +138,14 @@ class ThreatModel:
         """The granted capabilities, in the order of the fields."""
         return tuple(f.name for f in fields(self) if getattr(self, f.name))
 
+    def shown(self, plan: RoundPlan) -> RoundPlan:
+        """A plan as the tap shows it: what is withheld is emptied, or has its default value."""
+        defences = plan.defences if self.defence_settings else ()
+        neuron = plan.model.neuron
+        if not self.surrogate:
+            neuron = replace(neuron, surrogate=NeuronSpec.surrogate, sharpness=NeuronSpec.sharpness)
+        return replace(plan, defences=defences, model=replace(plan.model, neuron=neuron))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
@@ -128,11 +153,11 @@ class Observation:
 
     Attributes:
         ticket: whose update it is.
-        plan: the round's plan; its defences are emptied unless the threat model grants them.
+        plan: the round's plan, as far as the threat model shows it.
         weights: the global model that the update was computed from.
         tensors: the update after the codec, in the weights' shapes.
         kind: "gradient" or "delta".
-        n_examples: the weight that the update declares.
+        n_examples: the weight that the update declares, or what is assumed where that is withheld.
         sha256: of the received bytes; joins it with the sealed truth.
         n_bytes: their number.
     """
@@ -152,13 +177,17 @@ class Knowledge:
     """What the attacker was told about one observation. A field not granted is None.
 
     Attributes:
-        labels: true labels, int64 [batch].
-        encoded_input: the client's input after encoding, [time, batch, feature...].
+        labels: true labels, int64 [batch], sorted, step after step where the order is granted.
+        step_order: the local step of each, int64 [batch], ascending; the order within a step is
+            never told.
+        encoded_input: the client's input after encoding, [time, batch, feature...]; where labels
+            are granted, too, in their order.
         auxiliary_inputs: disjoint examples in [0, 1], [example, feature...].
         auxiliary_labels: their labels, int64 [example].
     """
 
     labels: np.ndarray | None = None
+    step_order: np.ndarray | None = None
     encoded_input: np.ndarray | None = None
     auxiliary_inputs: np.ndarray | None = None
     auxiliary_labels: np.ndarray | None = None
@@ -190,6 +219,8 @@ class Reconstruction:
         n_iterations: gradient evaluations of the objective per restart.
         duration_s: wall time of the batched call, divided by its number of victims.
         knowledge: the capabilities that were used.
+        labels_from: where the labels come from: "granted", "joint" (searched for), "rule" (read
+            from the gradient of one example) or a label estimator's name; "" where it is not said.
         failed: why there is no candidate, or "".
         trains: what the attack says that the network received, [restart, time, batch, feature...];
             None where it only looks for the raw input.
@@ -207,6 +238,7 @@ class Reconstruction:
     n_iterations: int
     duration_s: float
     knowledge: tuple[str, ...] = ()
+    labels_from: str = ""
     failed: str = ""
     trains: np.ndarray | None = None
     certificate: Mapping[str, float] = field(default_factory=dict)

@@ -1,10 +1,13 @@
 """The one function that turns sealed truth into the attacker's granted knowledge.
 
-What the threat model does not grant is never copied, so it cannot be in the file. Defence settings
-are no data: the tap leaves them in the plan or empties them.
+What the threat model does not grant is never copied, so it cannot be in the file. Examples come in
+an order that follows from what is granted, so that their order tells nothing more. What the plan
+and the update hold is no matter of this file: see `ThreatModel.shown` and `attacker.observations`.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -48,11 +51,26 @@ def granted(
         auxiliary: inputs and labels that no client holds.
     """
     inputs, labels = auxiliary if auxiliary and threat.auxiliary_data else (None, None)
+    told = Knowledge() if record is None else _of_batch(record, threat)
+    return replace(told, auxiliary_inputs=inputs, auxiliary_labels=labels)
+
+
+def _of_batch(record: VictimRecord, threat: ThreatModel) -> Knowledge:
+    """What is granted of one batch: step after step if so, by label if so, and then by content."""
+    steps = np.repeat(np.arange(len(record.batch_sizes)), record.batch_sizes)
+
+    def granted_part(i: int) -> tuple[int, int, bytes]:
+        return (
+            int(steps[i]) if threat.step_order else 0,
+            int(record.labels[i]) if threat.labels else 0,
+            record.encoded_input[:, i].tobytes() if threat.encoded_input else b"",
+        )
+
+    order = sorted(range(len(steps)), key=granted_part)
     return Knowledge(
-        labels=record.labels if record and threat.labels else None,
-        encoded_input=record.encoded_input if record and threat.encoded_input else None,
-        auxiliary_inputs=inputs,
-        auxiliary_labels=labels,
+        labels=record.labels[order] if threat.labels else None,
+        step_order=steps[order] if threat.step_order else None,
+        encoded_input=record.encoded_input[:, order] if threat.encoded_input else None,
     )
 
 

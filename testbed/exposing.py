@@ -51,7 +51,7 @@ def expose(
     arms = {experiment.run_id(arm): arm for arm in experiment.arms}
     truths = SealedTruths.open(run, private) if private else None
     rows: dict[str, list[Exposure]] = {run_id: [] for run_id in arms}
-    for event in replay(run, experiment, wants=lambda _: True):
+    for event in replay(run, experiment, wants=lambda _: True, as_sent=True):
         if not isinstance(event, Seen) or event.observation is None:
             continue
         arm = arms[event.ticket.run_id]

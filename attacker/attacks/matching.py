@@ -86,12 +86,15 @@ class Case:
         ticket = self.seen.ticket
         rng = stream(seed, "label-order", ticket.round, ticket.client_id)
         unit = {n: (g / self.norm).astype(np.float32) for n, g in self.gradient.items()}
+        labels = self.steps.arranged(
+            self.guesses.labels, n_ways=restarts, rng=rng, step_order=self.guesses.step_order
+        )
         return Victim(
             ticket=ticket,
             weights=self.seen.weights,
             gradient=unit,
             scale=1 / self.norm,
-            labels=self.steps.arranged(self.guesses.labels, n_ways=restarts, rng=rng),
+            labels=labels,
         )
 
 
@@ -218,11 +221,10 @@ class GradientMatching(Attack):
         gradient = mean_gradient_of(seen)
         steps = LocalSteps.behind(seen)
         if self.labels == "granted" or (self.labels == "auto" and told.labels is not None):
-            granted = told.need("labels")
-            steps = LocalSteps.behind(seen, n_labels=len(granted))
-            guesses = Guesses(labels=(granted,), knowledge=("labels",))
+            guesses = Guesses.granted(told)
+            steps = LocalSteps.behind(seen, n_labels=len(guesses.labels[0]))
         elif self.labels == "joint":
-            guesses = Guesses(labels=())
+            guesses = Guesses(labels=(), source="joint")
         else:
             guesses = guess_labels(
                 seen,
@@ -318,6 +320,7 @@ class GradientMatching(Attack):
                 n_iterations=minimum.n_evaluations,
                 duration_s=duration_s,
                 knowledge=case.guesses.knowledge,
+                labels_from=case.guesses.source,
                 trains=None if trains is None else steps.spread(trains[i], axis=2),
                 certificate={**case.adaptation.certificate, **case.guesses.certificate},
             )

@@ -355,5 +355,6 @@ def _answer(
         n_iterations=n_evaluations,
         duration_s=duration_s,
         knowledge=case.knowledge,
+        labels_from="granted" if case.knowledge else "rule",
         certificate=case.readout.certificate,
     )

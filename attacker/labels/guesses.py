@@ -30,14 +30,33 @@ class Guesses:
 
     Attributes:
         labels: multisets, int64 [example] each, the most trusted first.
+        source: "granted", "rule" or the label estimator's name; "" for none.
+        step_order: the local step of each label, where granted.
         knowledge: capabilities that were used.
         certificate: "labels by NAME" -> by how many labels the estimate was rounded. Far from 0
             the estimator's assumptions do not hold; near 0 proves nothing.
     """
 
     labels: tuple[np.ndarray, ...]
+    source: str = ""
+    step_order: np.ndarray | None = None
     knowledge: tuple[str, ...] = ()
     certificate: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def granted(cls, told: Knowledge) -> Guesses:
+        """The true labels, with their steps where these are granted.
+
+        Raises:
+            KnowledgeError: the threat model does not grant labels.
+        """
+        used = ("labels",) if told.step_order is None else ("labels", "step_order")
+        return cls(
+            labels=(told.need("labels"),),
+            source="granted",
+            step_order=told.step_order,
+            knowledge=used,
+        )
 
 
 def guess_labels(
@@ -65,7 +84,8 @@ def guess_labels(
         AttackError: the gradient has not the form that the source reads.
     """
     if source in ("auto", "rule") and n_examples == 1:
-        return Guesses(labels=tuple(np.array([label]) for label in label_candidates(gradient)))
+        labels = tuple(np.array([label]) for label in label_candidates(gradient))
+        return Guesses(labels=labels, source="rule")
     if source == "rule":
         raise KnowledgeError(
             f"the threat model does not grant 'labels', and iDLG's rule reads the label of one "
@@ -79,7 +99,8 @@ def guess_labels(
         raise AttackError(f"{error}; {_OTHERWISE}") from error
     labels, away = label_guesses(estimate, total=n_examples, n_guesses=_N_GUESSES)
     used = ("auxiliary_data",) if name in NEEDING_AUXILIARY_DATA else ()
-    return Guesses(labels=labels, knowledge=used, certificate={f"labels by {name}": away})
+    certificate = {f"labels by {name}": away}
+    return Guesses(labels=labels, source=name, knowledge=used, certificate=certificate)
 
 
 def _best(readout: Readout) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedcore.layout import RunFolder
 from fedcore.strict import to_table
-from fedcore.types import Missing
+from fedcore.types import Missing, ThreatModel
 from testbed.costs import best_energy
 from testbed.findings import Findings
 from testbed.metrics import METRICS
@@ -17,9 +17,10 @@ from testbed.report.words import (
     bytes_text,
     energy_text,
     estimate_text,
+    known_from,
     seconds_text,
     share_text,
-    threat_words,
+    threat_text,
 )
 from testbed.results import ArmResults, Results, load_results
 
@@ -45,8 +46,11 @@ def summary_text(run: RunFolder) -> str:
         for label, cells in rows
     ]
     lines.insert(1, "-" * (first + sum(widths) + 2 * len(widths)))
-    letters = sorted({arm.arm.threat.letter for arm in results.arms})
-    lines += [f"threat model {letter}: {_meaning(results, letter)}" for letter in letters]
+    threats: dict[ThreatModel, list[str]] = {}
+    for arm in results.arms:
+        threats.setdefault(arm.arm.threat, []).append(arm.arm.name)
+    for threat, names in threats.items():
+        lines += [f"{', '.join(names)}:"] * (len(threats) > 1) + [threat_text(threat)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -126,6 +130,7 @@ def _arm_table(arm: ArmResults) -> dict[str, Any]:
         "arm": arm.arm.name,
         "run_id": arm.run_id,
         "threat_model": arm.arm.threat.letter,
+        "known_from": known_from(arm.arm.threat),
         "attack": arm.arm.attack.name,
         "rounds_closed": len(arm.rounds),
         "accuracy": last,
@@ -162,8 +167,3 @@ def _bytes(arm: ArmResults) -> str:
 
 def _mean(values: Sequence[float]) -> float | Missing:
     return sum(values) / len(values) if values else Missing(why="no client reported")
-
-
-def _meaning(results: Results, letter: str) -> str:
-    threat = next(arm.arm.threat for arm in results.arms if arm.arm.threat.letter == letter)
-    return threat_words(threat)[0]

@@ -15,10 +15,12 @@ __all__ = [
     "energy_text",
     "estimate_text",
     "final_accuracy",
+    "known_from",
     "number_text",
     "seconds_text",
     "sentence_case",
     "share_text",
+    "threat_text",
     "threat_words",
 ]
 
@@ -32,12 +34,19 @@ _LETTERS = {
     "E": "the attacker sees what crosses the wire, knows how the clients train, and was told "
     "things about each victim's batch",
 }
-_GRANTS = {
-    "labels": "the true labels of each victim's batch",
-    "encoded_input": "the spikes that each victim's batch was encoded as",
-    "defence_settings": "names and settings of the clients' defences",
-    "auxiliary_data": "examples of the same distribution, disjoint from every victim",
+_CAPABILITIES = {
+    "labels": ("the true labels of each victim's batch, sorted", "the sealed truth"),
+    "step_order": ("the local step of each of a victim's examples", "the sealed truth"),
+    "encoded_input": ("the spikes that each victim's batch was encoded as", "the sealed truth"),
+    "defence_settings": ("names and settings of the clients' defences", "the plan"),
+    "auxiliary_data": (
+        "examples of the same distribution, disjoint from every victim",
+        "the auxiliary set",
+    ),
+    "n_examples": ("the number of examples behind an update", "the update"),
+    "surrogate": ("the surrogate of neurons that spike", "the plan"),
 }
+"""What each capability is, and where the attacker has it from."""
 
 
 def number_text(value: float | Missing, *, digits: int) -> str:
@@ -107,10 +116,27 @@ def choices_text(choices: tuple[Choice, ...]) -> str:
 
 
 def threat_words(threat: ThreatModel) -> tuple[str, list[str], list[str]]:
-    """What the letter means; what was granted; what was not."""
-    granted = [_GRANTS[name] for name in threat.grants]
-    refused = [words for name, words in _GRANTS.items() if name not in threat.grants]
+    """What the letter means; what was granted, and from where; what was not."""
+    known = [_CAPABILITIES[name] for name in threat.grants]
+    granted = [f"{what} (from {whence})" for what, whence in known]
+    refused = [what for name, (what, _) in _CAPABILITIES.items() if name not in threat.grants]
     return _LETTERS[threat.letter], granted, refused
+
+
+def known_from(threat: ThreatModel) -> dict[str, str]:
+    """Where the attacker has each granted capability from, by the capability's name."""
+    return {name: _CAPABILITIES[name][1] for name in threat.grants}
+
+
+def threat_text(threat: ThreatModel) -> str:
+    """The letter and its meaning; below it what is known, from where, and what is not."""
+    known = ", ".join(f"{name} from {whence}" for name, whence in known_from(threat).items())
+    unknown = ", ".join(name for name in _CAPABILITIES if name not in threat.grants)
+    return (
+        f"threat model {threat.letter}: {_LETTERS[threat.letter]}\n"
+        f"  known: {known or 'nothing more'}\n"
+        f"  not known: {unknown or 'nothing'}"
+    )
 
 
 def _choice_text(choice: Choice) -> str:

@@ -144,7 +144,7 @@ def test_what_is_not_granted_is_refused() -> None:
     assert Knowledge(labels=np.array([1])).need("labels") == [1]
     with pytest.raises(KnowledgeError, match="does not grant 'encoded_input'"):
         Knowledge().need("encoded_input")
-    assert ThreatModel().grants == ()
+    assert ThreatModel().grants == ("n_examples", "surrogate")
     assert [
         ThreatModel().letter,
         ThreatModel(auxiliary_data=True).letter,
