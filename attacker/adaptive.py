@@ -20,6 +20,7 @@ from attacker.batch import Objective
 from attacker.objectives import inner_product
 from attacker.priors import total_variation
 from fedcore.nn.models import READOUT
+from fedcore.nn.models.bottleneck import RANDOM_LAYERS
 from fedcore.plan import ModelSpec
 from fedcore.types import TensorMap
 
@@ -47,14 +48,21 @@ class Adaptation:
     Attributes:
         reading: how gradients are compared.
         prior: weight of the total variation that is added to the attack's own loss.
-        ignored: tensors that were withheld.
+        withheld: tensors that were sent as zeros.
+        skipped: tensors whose gradients hang on the client's own draws.
         noise: its length in lengths of the gradient, as estimated, or what asks for as much prior.
     """
 
     reading: Reading = "plain"
     prior: float = 0.0
-    ignored: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     noise: float = 0.0
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Tensors that are not compared."""
+        return self.withheld + self.skipped
 
     @property
     def kind(self) -> tuple[str, float, tuple[str, ...]]:
@@ -65,8 +73,9 @@ class Adaptation:
     def certificate(self) -> dict[str, float]:
         """What was chosen, for the reconstruction; empty where nothing was adapted."""
         chosen = {f"adapted to {self.reading}": 1.0} if self.reading != "plain" else {}
-        if self.ignored:
-            chosen["withheld tensors"] = float(len(self.ignored))
+        for what in ("withheld", "skipped"):
+            if names := getattr(self, what):
+                chosen[f"{what} tensors"] = float(len(names))
         if self.prior:
             chosen["added prior"] = self.prior
             if self.reading == "plain":
@@ -99,8 +108,8 @@ def adaptation_to(gradient: TensorMap, *, model: ModelSpec, n_inputs: int) -> Ad
         model: of which it is the gradient.
         n_inputs: examples to look for.
     """
-    ignored = _withheld(gradient)
-    rest = {name: g for name, g in gradient.items() if name not in ignored and g.size}
+    withheld, skipped = _withheld(gradient), _behind_draws(gradient, model)
+    rest = {name: g for name, g in gradient.items() if name not in withheld and g.size}
     if not any(g.any() for g in rest.values()):
         return Adaptation()
     reading: Reading = "plain"
@@ -116,7 +125,7 @@ def adaptation_to(gradient: TensorMap, *, model: ModelSpec, n_inputs: int) -> Ad
     n_values = sum(g.size for g in rest.values())
     n_pixels = n_inputs * prod(model.input_shape)
     prior = _prior(noise, share=n_pixels / n_values, side=model.input_shape[-1])
-    return Adaptation(reading=reading, prior=prior, ignored=ignored, noise=noise)
+    return Adaptation(reading=reading, prior=prior, withheld=withheld, skipped=skipped, noise=noise)
 
 
 def _prior(noise: float, *, share: float, side: int) -> float:
@@ -177,6 +186,16 @@ def _withheld(gradient: TensorMap) -> tuple[str, ...]:
         if kind == "bias" and weight is not None and weight.any() and not bias.any():
             silent.append(name)
     return tuple(silent)
+
+
+def _behind_draws(gradient: TensorMap, model: ModelSpec) -> tuple[str, ...]:
+    """The bottleneck and what follows it: without their gradients no draw matters much.
+
+    The attack on PRECODE of Scheliga et al. 2022 (arXiv 2208.04767).
+    """
+    if model.name != "bottleneck":
+        return ()
+    return tuple(name for name in gradient if name.partition(".")[0] in RANDOM_LAYERS)
 
 
 def _is_signs(values: np.ndarray) -> bool:

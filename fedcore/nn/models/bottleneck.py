@@ -13,7 +13,10 @@ from fedcore.nn.models import READOUT, build
 from fedcore.nn.models.network import Architecture, Network, Sampling
 from fedcore.plan import ModelSpec
 
-__all__ = ["Bottleneck"]
+__all__ = ["RANDOM_LAYERS", "Bottleneck"]
+
+RANDOM_LAYERS = ("encoder", "decoder", READOUT)
+"""Those whose gradients hang on the draws most."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,15 @@ class Laboratory:
         labels = self.labels[list(examples)]
         weights = initial_weights(model, seed=round)
         train = encode(encoding, raw, stream(client, "secret"))
-        slopes = gradient(build(model), to_tensors(weights), to_tensor(train), to_tensor(labels))
+        network = build(model)
+        draws = stream(client, "draws").standard_normal((*train.shape[:2], network.n_draws))
+        slopes = gradient(
+            network,
+            to_tensors(weights),
+            to_tensor(train),
+            to_tensor(labels),
+            to_tensor(draws.astype(np.float32)),
+        )
         plan = RoundPlan(
             run_id="run",
             round=round,

@@ -148,6 +148,19 @@ def test_adapting_beats_a_defence_that_beat_the_plain_attack(
     assert reached[True] >= reached[False] + gain_db
 
 
+def test_a_random_bottleneck_is_skipped(laboratory) -> None:
+    spec = chain([Choice(name="precode", options={"size": 32})]).model(RELU)
+    seen = [laboratory.victim([i], model=spec, client=i) for i in VICTIMS]
+    reached = {}
+    for adaptive in (True, False):
+        answers = laboratory.attack("inverting-gradients", seen, iterations=60, adaptive=adaptive)
+        reached[adaptive] = np.mean([laboratory.psnr_db(answer) for answer in answers])
+    assert reached[True] >= reached[False] + 10
+    adaptation = adaptation_to(seen[0].tensors, model=spec, n_inputs=1)
+    kept = [name for name in seen[0].tensors if name not in adaptation.ignored]
+    assert kept == list(laboratory.victim([0], model=RELU).tensors)[:-2]
+
+
 def test_dlg_adapts_too(laboratory) -> None:
     seen = [
         defended(laboratory.victim([i], model=MODELS["sigmoid"][0], client=i), "topk", fraction=0.3)
