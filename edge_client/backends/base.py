@@ -35,7 +35,7 @@ class Backend(Protocol):
     def train(
         self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, noise: NoiseSource
     ) -> dict[str, np.ndarray]:
-        """The round's update, after the defences' hook on example gradients.
+        """The round's update, after the defences' hooks on example gradients and on it.
 
         Args:
             inputs: encoded, float32 [time, batch, feature...], one per local step.

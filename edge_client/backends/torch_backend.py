@@ -18,6 +18,7 @@ from fedcore.nn.learning_rules import LEARNING_RULES
 from fedcore.nn.learning_rules.base import Batch
 from fedcore.nn.models import build, initial_weights
 from fedcore.nn.models.network import Network
+from fedcore.nn.sensitivity import BatchView
 from fedcore.plan import ModelSpec, RoundPlan
 from fedcore.tensors import schema_of
 from fedcore.types import TensorMap
@@ -69,10 +70,16 @@ class TorchBackend:
             for x, y in zip(inputs, labels, strict=True)
         ]
         defences = chain(self._plan.defences)
-        if "example_gradients" not in defences.hooks:
-            return to_arrays(self._update(batches))
-        examples = self._example_gradients(batches)
-        return {n: t.mean(axis=0) for n, t in defences.example_gradients(examples).items()}
+        if "example_gradients" in defences.hooks:
+            examples = defences.example_gradients(self._example_gradients(batches))
+            update = {name: t.mean(axis=0) for name, t in examples.items()}
+        else:
+            update = to_arrays(self._update(batches))
+        if "informed_update" not in defences.hooks:
+            return update
+        all_inputs = torch.cat([batch.inputs for batch in batches], dim=1)
+        view = BatchView(self._network, self._params, all_inputs)
+        return dict(defences.informed_update(update, view))
 
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> Evaluation:
         """See `Backend.evaluate`."""

@@ -1,9 +1,12 @@
-"""The four places where a defence can act, and how several of them make one."""
+"""The five places where a defence can act, and how several of them make one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
 
 from fedcore.defences.noise import NoiseSource
 from fedcore.plan import Choice, ModelSpec
@@ -11,14 +14,33 @@ from fedcore.registry import Registry
 from fedcore.strict import build
 from fedcore.types import TensorMap
 
-__all__ = ["DEFENCES", "Chain", "Defence", "chain"]
+__all__ = ["DEFENCES", "Chain", "Defence", "OwnBatch", "chain"]
 
-_HOOKS = ("model", "example_gradients", "update", "aggregate")
+_HOOKS = ("model", "example_gradients", "informed_update", "update", "aggregate")
+
+
+class OwnBatch(Protocol):
+    """What a client, and nobody else, can say of the examples behind its update."""
+
+    def sensitivity(self, layer: str) -> tuple[np.ndarray, np.ndarray]:
+        """What a fully connected layer receives, and how strongly it answers to the input.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Its inputs r, averaged over time, and the Euclidean length of d r / d encoded input,
+            both float32 [example, feature].
+
+        Raises:
+            ConfigError: the model has no such layer.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Defence:
-    """A defence overrides at least one of four hooks; the others change nothing.
+    """A defence overrides at least one of five hooks; the others change nothing.
 
     The fields of a subclass are its options. Hooks never alter their arguments, and keep the
     names, order, shapes and dtypes of the tensors.
@@ -37,6 +59,19 @@ class Defence:
     def example_gradients(self, gradients: TensorMap) -> TensorMap:
         """Gradients per example, [example, shape of the weight...], before their mean is taken."""
         return gradients
+
+    def informed_update(self, tensors: TensorMap, batch: OwnBatch) -> TensorMap:
+        """The update before `update`, by a defence that looks at the examples behind it.
+
+        Args:
+            tensors: float32 by parameter name.
+            batch: the examples of all local steps, under the global weights.
+
+        Raises:
+            ConfigError: the model lacks what the defence is to act on.
+        """
+        del batch
+        return tensors
 
     def update(self, tensors: TensorMap, rng: NoiseSource) -> TensorMap:
         """The update before the codec.
@@ -85,6 +120,12 @@ class Chain(Defence):
             gradients = step.example_gradients(gradients)
         return gradients
 
+    def informed_update(self, tensors: TensorMap, batch: OwnBatch) -> TensorMap:
+        """Through every step."""
+        for step in self.steps:
+            tensors = step.informed_update(tensors, batch)
+        return tensors
+
     def update(self, tensors: TensorMap, rng: NoiseSource) -> TensorMap:
         """Through every step; all draw from the same stream."""
         for step in self.steps:
@@ -108,6 +149,7 @@ DEFENCES: Registry[type[Defence]] = Registry(
         "precode": "fedcore.defences.precode:Precode",
         "qsgd": "fedcore.defences.compress:Qsgd",
         "sign": "fedcore.defences.compress:Sign",
+        "soteria": "fedcore.defences.soteria:Soteria",
         "topk": "fedcore.defences.compress:TopK",
         "withhold": "fedcore.defences.compress:Withhold",
     },

@@ -17,12 +17,22 @@ NEEDED_OPTIONS: dict[str, dict[str, object]] = {
     "dp-sgd": {"max_norm": 1.0, "noise_multiplier": 1.0, "batch_size": 2},
     "gaussian": {"std": 0.1},
     "laplace": {"scale": 0.1},
+    "soteria": {"layer": "fc", "fraction": 0.5},
     "withhold": {"names": ["*.bias"]},
 }
 
 
 def defence(name: str) -> Defence:
     return chain([Choice(name=name, options=NEEDED_OPTIONS.get(name, {}))])
+
+
+class Batch:
+    """Two examples as a defence may see them."""
+
+    def sensitivity(self, layer: str) -> tuple[np.ndarray, np.ndarray]:
+        assert layer == "fc"
+        values, slopes = np.arange(28, dtype=np.float32).reshape(2, 2, 7) + 1
+        return values, slopes
 
 
 def update() -> dict[str, np.ndarray]:
@@ -57,6 +67,7 @@ def test_every_hook_keeps_its_shape_and_one_acts(name: str) -> None:
     assert isinstance(one.model(spec), ModelSpec)
     per_example = {key: np.stack([t, t]) for key, t in sent.items()}
     assert schema_of(one.example_gradients(per_example)) == schema_of(per_example)
+    assert schema_of(one.informed_update(sent, Batch())) == schema_of(sent)
     assert [schema_of(u) for u in one.aggregate(iter([sent, sent]))] == [schema_of(sent)] * 2
 
 
@@ -65,6 +76,7 @@ def test_hooks_that_are_not_overridden_change_nothing(name: str) -> None:
     unchanged = {
         "model": lambda: one.model(spec) is spec,
         "example_gradients": lambda: one.example_gradients(sent) is sent,
+        "informed_update": lambda: one.informed_update(sent, Batch()) is sent,
         "update": lambda: one.update(sent, stream(0)) is sent,
         "aggregate": lambda: next(one.aggregate(iter([sent]))) is sent,
     }
