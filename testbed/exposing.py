@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import fields, replace
 from typing import Any
@@ -11,17 +10,14 @@ import numpy as np
 
 from attacker.observations import Seen
 from attacker.replay import replay
-from fedcore.config import Arm
-from fedcore.defences.base import DEFENCES
-from fedcore.defences.gaussian import Gaussian
 from fedcore.layout import PrivateFolder, RunFolder
 from fedcore.seeds import stream
-from fedcore.strict import build
 from fedcore.types import Missing, Observation
 from testbed.exposure import Exposure, Exposures, of_update, write_exposures
 from testbed.judge import SealedTruths
+from testbed.mechanism import Mechanism, mechanism_of
 
-__all__ = ["N_DIRECTIONS", "added_noise", "expose"]
+__all__ = ["N_DIRECTIONS", "expose"]
 
 N_DIRECTIONS = 64
 """Input values that the Jacobian is taken in: enough for a spectrum, cheap for every round."""
@@ -58,9 +54,14 @@ def expose(
         start_s = time.perf_counter()
         row = of_update(event.observation)
         if truths is not None and (every_round or event.ticket.round in arm.attack.victim_rounds):
-            noise = added_noise(arm) if sigma is None else sigma
+            asked = Mechanism(names=("gaussian",), sigma=sigma) if sigma else None
             row = _with_truth(
-                row, event.observation, truths, noise, seed=experiment.seed, n=n_directions
+                row,
+                event.observation,
+                truths,
+                asked or mechanism_of(arm.defences),
+                seed=experiment.seed,
+                n=n_directions,
             )
         rows[event.ticket.run_id].append(replace(row, duration_s=time.perf_counter() - start_s))
     found = tuple(
@@ -76,20 +77,11 @@ def expose(
     return found
 
 
-def added_noise(arm: Arm) -> float | Missing:
-    """The standard deviation that the arm's defences add to every value of an update."""
-    defences = [build(DEFENCES, choice) for choice in arm.defences]
-    variance = sum(d.sigma**2 for d in defences if isinstance(d, Gaussian))
-    if variance:
-        return math.sqrt(variance)
-    return Missing(why="no defence adds Gaussian noise; --sigma asks what if")
-
-
 def _with_truth(
     row: Exposure,
     seen: Observation,
     truths: SealedTruths,
-    noise: float | Missing,
+    mechanism: Mechanism | Missing,
     *,
     seed: int,
     n: int,
@@ -109,13 +101,12 @@ def _with_truth(
             labels=truth.labels,
             n_directions=n,
             rng=stream(seed, "exposure", seen.ticket.round, seen.ticket.client_id),
+            mechanism=mechanism,
         )
     )
     if isinstance(spectrum, Missing):
         return _without(row, spectrum)
-    values, inverse = spectrum.singular_values, spectrum.inverse_information
-    factor = inverse if isinstance(inverse, Missing) else float(inverse.mean())
-    best = inverse if isinstance(inverse, Missing) else float(inverse.min())
+    values, inverse, bound = spectrum.singular_values, spectrum.inverse_information, spectrum.bound
     return replace(
         row,
         jacobian_of=spectrum.of,
@@ -125,18 +116,19 @@ def _with_truth(
         largest=float(values[0]),
         median=float(np.median(values)),
         smallest=float(values[-1]),
-        bound_factor=factor,
-        sigma=noise,
-        information=noise if isinstance(noise, Missing) else float((values**2).sum()) / noise**2,
-        crb_mse=_scaled(factor, noise),
-        crb_mse_best=_scaled(best, noise),
+        bound_factor=inverse if isinstance(inverse, Missing) else float(inverse.mean()),
+        drawn_by=mechanism if isinstance(mechanism, Missing) else " + ".join(mechanism.names),
+        sigma=_sigma(mechanism),
+        information=bound if isinstance(bound, Missing) else bound.information,
+        crb_mse=bound if isinstance(bound, Missing) else float(bound.least_mse.mean()),
+        crb_mse_best=bound if isinstance(bound, Missing) else float(bound.least_mse.min()),
     )
 
 
-def _scaled(factor: float | Missing, sigma: float | Missing) -> float | Missing:
-    if isinstance(sigma, Missing):
-        return sigma
-    return factor if isinstance(factor, Missing) else factor * sigma**2
+def _sigma(mechanism: Mechanism | Missing) -> float | Missing:
+    if isinstance(mechanism, Missing):
+        return mechanism
+    return mechanism.sigma or Missing(why="rounding has no one standard deviation")
 
 
 def _without(row: Exposure, why: Missing) -> Exposure:

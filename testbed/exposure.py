@@ -2,8 +2,8 @@
 
 From the bytes alone: the rank of the first layer's gradient, the ratio certificate of the
 readout, its zeros and its norm. With the truth, which only the judge has: the spectrum of the
-update's Jacobian in the input, and the Cramer-Rao bound where Gaussian noise was added. In the
-spirit of InvLoss (arXiv 2512.15460), which scores the risk by the Jacobian's spectrum as well.
+update's Jacobian in the input, and the Cramer-Rao bound where a defence leaves something to chance.
+In the spirit of InvLoss (arXiv 2512.15460), which scores the risk by the Jacobian's spectrum, too.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ class Exposure:
         effective_rank: of the Jacobian there, 1 to `n_directions`.
         largest: singular value; likewise `median` and `smallest`.
         bound_factor: Cramer-Rao bound on the mean squared error per unit of noise variance.
-        sigma: standard deviation of Gaussian noise that the defences add, or that was asked for.
-        information: trace of the Fisher information, at this sigma, on the directions.
-        crb_mse: bound on the mean squared error of any unbiased reconstruction, at this sigma.
+        drawn_by: the defences whose chance the bound is about, or "gaussian" that was asked for.
+        sigma: of the noise that they add; see `testbed.mechanism.Mechanism`.
+        information: trace of the Fisher information on the directions, behind these defences.
+        crb_mse: bound on the mean squared error of any unbiased reconstruction behind them.
         crb_mse_best: the same of the value that is known best.
         duration_s: that this score took.
     """
@@ -82,6 +83,7 @@ class Exposure:
     median: float | Missing = _NO_TRUTH
     smallest: float | Missing = _NO_TRUTH
     bound_factor: float | Missing = _NO_TRUTH
+    drawn_by: str | Missing = _NO_TRUTH
     sigma: float | Missing = _NO_TRUTH
     information: float | Missing = _NO_TRUTH
     crb_mse: float | Missing = _NO_TRUTH

@@ -18,11 +18,13 @@ from fedcore.nn.functional import gradient
 from fedcore.nn.models import build
 from fedcore.plan import RoundPlan
 from fedcore.types import Missing, TensorMap
+from testbed.cramer_rao import Bound, Sent, bound_behind, inverse_diagonal
+from testbed.mechanism import Mechanism
 
 __all__ = ["Spectrum", "input_spectrum", "why_no_jacobian"]
 
 _CHUNK = 16
-_ROUNDING = float(np.finfo(np.float32).eps)
+_NOTHING = Missing(why="nothing was said about noise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +36,16 @@ class Spectrum:
         n_inputs: values of the whole batch.
         singular_values: on the drawn values, descending, float64 [value].
         inverse_information: diagonal of (J J^T)^-1 on them, [value]: times the variance of
-            Gaussian noise on the update it bounds each value's squared error from below
-            (Cramer-Rao, for unbiased estimators). The other values count as known, which can only
-            lower the bound. Missing where the update does not move with some direction.
+            Gaussian noise on the gradient it bounds each value's squared error from below, see
+            `testbed.cramer_rao`. Missing where the gradient does not move with some direction.
+        bound: the same behind what the client's defences do.
     """
 
     of: str
     n_inputs: int
     singular_values: np.ndarray
     inverse_information: np.ndarray | Missing
+    bound: Bound | Missing
 
     @property
     def effective_rank(self) -> float:
@@ -72,6 +75,7 @@ def input_spectrum(
     labels: np.ndarray,
     n_directions: int,
     rng: np.random.Generator,
+    mechanism: Mechanism | Missing = _NOTHING,
 ) -> Spectrum | Missing:
     """The spectrum on `n_directions` input values drawn without replacement.
 
@@ -83,28 +87,45 @@ def input_spectrum(
         labels: int64 [batch].
         n_directions: input values; where the batch has fewer, all.
         rng: draws them.
+        mechanism: what the client's defences leave to chance.
     """
     if why := why_no_jacobian(plan):
         return Missing(why=why)
     is_raw = plan.encoding.name == "direct"
     at = to_tensor(inputs if is_raw else encoded_input).float()
     chosen = np.sort(rng.permutation(at.numel())[:n_directions])
-    rows = _jacobian(plan, weights, at, to_tensor(labels), chosen=chosen)
-    if plan.training.update == "delta":
-        rows = rows * plan.training.learning_rate
-    return _spectrum(rows, of="raw" if is_raw else "encoded", n_inputs=at.numel())
+    step = plan.training.learning_rate if plan.training.update == "delta" else 1.0
+    rows = step * _jacobian(plan, weights, at, to_tensor(labels), chosen=chosen)
+    gram = rows @ rows.T
+    bound: Bound | Missing
+    if isinstance(mechanism, Missing):
+        bound = mechanism
+    else:
+        examples = step * _example_gradients(plan, weights, at, to_tensor(labels))
+        sent = Sent(
+            rows=rows,
+            update=examples.mean(axis=0),
+            sizes=tuple(tensor.size for tensor in weights.values()),
+        )
+        owners = np.unravel_index(chosen, at.shape)[0 if is_raw else 1]
+        bound = bound_behind(mechanism, sent, examples=examples, owners=owners)
+    return Spectrum(
+        of="raw" if is_raw else "encoded",
+        n_inputs=at.numel(),
+        singular_values=np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0))[::-1],
+        inverse_information=inverse_diagonal(gram),
+        bound=bound,
+    )
 
 
 def _jacobian(
     plan: RoundPlan, weights: TensorMap, at: Tensor, labels: Tensor, *, chosen: np.ndarray
-) -> Tensor:
-    """Rows: the update's derivative in each chosen value, float32 [value, parameter]."""
+) -> np.ndarray:
+    """Rows: the gradient's derivative in each chosen value, float64 [value, parameter]."""
     network, params = build(plan.model), to_tensors(weights)
-    is_raw = plan.encoding.name == "direct"
 
     def update(x: Tensor) -> Tensor:
-        train = x.expand(plan.encoding.n_steps, *x.shape) if is_raw else x
-        found = gradient(network, params, train, labels, create_graph=True)
+        found = gradient(network, params, _train(plan, x), labels, create_graph=True)
         return torch.cat([tensor.flatten() for tensor in found.values()])
 
     def along(direction: Tensor) -> Tensor:
@@ -117,23 +138,23 @@ def _jacobian(
         # torch's forward mode compiles its own formulae with what torch itself deprecates.
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
         rows: Tensor = torch.func.vmap(along, chunk_size=_CHUNK)(units.reshape(-1, *at.shape))
-    return rows
+    return rows.double().numpy()
 
 
-def _spectrum(rows: Tensor, *, of: str, n_inputs: int) -> Spectrum:
-    """From the Gram matrix of the rows, in float64."""
-    gram = (rows.double() @ rows.double().T).numpy()
-    squares, vectors = np.linalg.eigh(gram)
-    squares = np.maximum(squares, 0)
-    values = np.sqrt(squares)
-    n_blind = int((values <= values.max() * len(values) * _ROUNDING).sum())
-    inverse: np.ndarray | Missing
-    if n_blind:
-        inverse = Missing(
-            why=f"the update does not move with {n_blind} of {len(values)} directions"
-        )
-    else:
-        inverse = (vectors**2 / squares).sum(axis=1)
-    return Spectrum(
-        of=of, n_inputs=n_inputs, singular_values=values[::-1], inverse_information=inverse
-    )
+def _example_gradients(
+    plan: RoundPlan, weights: TensorMap, at: Tensor, labels: Tensor
+) -> np.ndarray:
+    """Each example's own gradient, float64 [example, parameter]."""
+    network, params = build(plan.model), to_tensors(weights)
+    train = _train(plan, at)
+    alone = [
+        gradient(network, params, train[:, i : i + 1], labels[i : i + 1])
+        for i in range(len(labels))
+    ]
+    flat = [torch.cat([tensor.flatten() for tensor in one.values()]) for one in alone]
+    return torch.stack(flat).double().numpy()
+
+
+def _train(plan: RoundPlan, at: Tensor) -> Tensor:
+    """What the network receives, [time, batch, feature...]."""
+    return at.expand(plan.encoding.n_steps, *at.shape) if plan.encoding.name == "direct" else at

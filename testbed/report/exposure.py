@@ -43,8 +43,9 @@ def exposure_cells(rows: Sequence[Exposure]) -> list[tuple[str, str]]:
         ),
         ("smallest singular value", _mean([row.smallest for row in rows])),
         ("median singular value", _mean([row.median for row in rows])),
-        ("noise on the update (sigma)", _mean([row.sigma for row in rows])),
-        ("least MSE under it (Cramer-Rao)", _mean([row.crb_mse for row in rows])),
+        ("left to chance by", _names(rows)),
+        ("  noise on a value (sigma)", _mean([row.sigma for row in rows])),
+        ("  least MSE (Cramer-Rao)", _mean([row.crb_mse for row in rows])),
         ("time per update with truth", _median_time(last)),
     ]
 
@@ -93,6 +94,10 @@ def _limits(rows: Sequence[Exposure]) -> str:
 def _drawn(rows: Sequence[Exposure]) -> str:
     drawn = sorted({f"{row.n_directions} of {row.n_inputs} {row.jacobian_of}" for row in rows})
     return f" (on {drawn[0]} values)" if len(drawn) == 1 else ""
+
+
+def _names(rows: Sequence[Exposure]) -> str:
+    return ", ".join(sorted({r.drawn_by for r in rows if isinstance(r.drawn_by, str)})) or DASH
 
 
 def _peelable(rows: Sequence[Exposure]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from fedcore.defences.dp_sgd import DpSgd  # noqa: E402
 from fedcore.layout import RunFolder  # noqa: E402
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors  # noqa: E402
 from fedcore.nn.functional import gradient  # noqa: E402
@@ -23,6 +24,7 @@ from testbed.exposure import (  # noqa: E402
     write_exposures,
 )
 from testbed.jacobian import Spectrum, input_spectrum  # noqa: E402
+from testbed.mechanism import Mechanism  # noqa: E402
 from testbed.report.exposure import exposure_text  # noqa: E402
 
 SHAPE = (1, 4, 4)
@@ -73,7 +75,9 @@ def observed(plan: RoundPlan, *, n: int) -> Observation:
     )
 
 
-def spectrum_of(plan: RoundPlan, *, n: int = 1, n_directions: int = 64) -> Spectrum | Missing:
+def spectrum_of(
+    plan: RoundPlan, *, n: int = 1, n_directions: int = 64, **more: Mechanism
+) -> Spectrum | Missing:
     inputs, labels = batch(n)
     return input_spectrum(
         plan,
@@ -83,6 +87,7 @@ def spectrum_of(plan: RoundPlan, *, n: int = 1, n_directions: int = 64) -> Spect
         labels=labels,
         n_directions=n_directions,
         rng=stream(1, "directions"),
+        **more,
     )
 
 
@@ -150,6 +155,42 @@ def test_the_spectrum_is_that_of_finite_differences() -> None:
         found.inverse_information, np.diag(np.linalg.inv(information)), rtol=1e-2
     )
     assert 1 < found.effective_rank <= 16
+
+
+def test_noise_on_the_update_scales_the_bound() -> None:
+    noise = Mechanism(names=("gaussian",), sigma=0.2)
+    for training in ({}, {"update": "delta", "learning_rate": 0.5}):
+        found = spectrum_of(plan_of(mlp(), **training), n=2, n_directions=8, mechanism=noise)
+        assert isinstance(found, Spectrum)
+        np.testing.assert_allclose(found.bound.least_mse, 0.04 * found.inverse_information)
+
+
+def test_the_bound_behind_dp_sgd_is_that_of_finite_differences() -> None:
+    """Two examples, clipped as the defence clips them, in float64 on the smooth network."""
+    plan, defence = plan_of(mlp()), DpSgd(max_norm=0.5, noise_multiplier=1.0, batch_size=2)
+    inputs, labels = batch(2)
+    network = build(plan.model)
+    params = {n: t.double() for n, t in to_tensors(initial_weights(plan.model, 3)).items()}
+
+    def sent(flat: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(flat.reshape(1, 2, *SHAPE))
+        alone = [
+            torch.cat([t.flatten() for t in slopes.values()]).numpy()
+            for slopes in (
+                gradient(network, params, x[:, i : i + 1], to_tensor(labels[i : i + 1]))
+                for i in range(2)
+            )
+        ]
+        return defence.example_gradients({"all": np.stack(alone)})["all"].mean(axis=0)
+
+    at, step = inputs.astype(np.float64).ravel(), 1e-4
+    assert np.linalg.norm(sent(at)) > 0.3  # both are clipped, or nearly
+    rows = [(sent(at + step * e) - sent(at - step * e)) / (2 * step) for e in np.eye(32)]
+    oracle = np.diag(np.linalg.inv(np.stack(rows) @ np.stack(rows).T / defence.sigma**2))
+    mechanism = Mechanism(names=("dp-sgd",), per_example=defence, sigma=defence.sigma)
+    found = spectrum_of(plan, n=2, mechanism=mechanism)
+    assert isinstance(found, Spectrum)
+    np.testing.assert_allclose(found.bound.least_mse, oracle, rtol=0.05)
 
 
 def test_fewer_directions_never_raise_the_bound() -> None:
