@@ -14,10 +14,12 @@ from torch import Tensor
 from fedcore.nn.losses import loss_of
 from fedcore.nn.models import READOUT
 from fedcore.nn.models.network import Network, Run
+from fedcore.nn.models.normalisation import moments
 from fedcore.plan import ModelSpec
 
 __all__ = [
     "Params",
+    "batch_statistics",
     "features",
     "gradient",
     "logits",
@@ -58,6 +60,22 @@ def trace(model: Network, params: Params, inputs: Tensor) -> Tensor:
 def features(model: Network, params: Params, inputs: Tensor, *, layer: str = READOUT) -> Tensor:
     """What a layer's synapses receive at every step, [time, batch, feature...]."""
     return run(model, params, inputs).received[layer]
+
+
+def batch_statistics(model: Network, params: Params, inputs: Tensor) -> dict[str, Tensor]:
+    """Mean and variance of what each normalising layer receives, over steps, batch and space.
+
+    Returns:
+        "LAYER.mean" and "LAYER.variance", [channel] each, layer by layer; the form in which a model
+        with normalisation "batch-eval" takes them. Empty where nothing normalises.
+    """
+    received = run(model, params, inputs).received
+    found = {name: moments(received[name].flatten(0, 1)) for name in model.norms}
+    return {
+        f"{name}.{kind}": values
+        for name, of_layer in found.items()
+        for kind, values in of_layer._asdict().items()
+    }
 
 
 def step_weights(spec: ModelSpec, *, n_steps: int) -> Tensor | None:

@@ -3,7 +3,8 @@
 A product of a weight and an input is counted where both exist (padding is free): as one
 accumulation (AC) per weight that a spike meets if the layer's whole input is binary, and as one
 multiply-accumulation (MAC) per weight and input otherwise, whatever the input's value. Biases,
-pooling and neuron dynamics are not synaptic; `neurons * steps` is the number of neuron updates.
+pooling, normalisation and neuron dynamics are not synaptic; `neurons * steps` is the number of
+neuron updates.
 """
 
 from __future__ import annotations

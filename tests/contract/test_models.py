@@ -1,4 +1,7 @@
-"""The contract of every registered model, as both twins and with every readout."""
+"""The contract of every registered model, as both twins and with every readout.
+
+A model that can normalise stands here once more for each way in which it can.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,14 @@ import torch
 from fedcore.nn.arrays import to_tensor, to_tensors
 from fedcore.nn.functional import features, gradient, logits, loss, predict, step_weights, trace
 from fedcore.nn.models import MODELS, READOUT, build, initial_weights
+from fedcore.nn.models.network import Normalising
 from fedcore.plan import ModelSpec, NeuronSpec
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
-pytestmark = [pytest.mark.torch, pytest.mark.parametrize("name", MODELS.names())]
+NORMALISING = [name for name in MODELS.names() if issubclass(MODELS.get(name), Normalising)]
+NORMALISED = [f"{name} {how}" for name in NORMALISING for how in ("batch-train", "batch-eval")]
+pytestmark = [pytest.mark.torch, pytest.mark.parametrize("name", [*MODELS.names(), *NORMALISED])]
 
 READOUTS = ["membrane_mean", "per_step", "spike_count"]
 # Deep spiking networks fall silent from torch's default draw.
@@ -27,8 +33,10 @@ SMALL = {"vgg-small": {"channels": [8, 8, 16]}}
 
 
 def spec_of(name, **changes):
-    base = ModelSpec(name=name, init_gain=GAIN.get(name, 3.0), options=SMALL.get(name, {}))
-    return replace(base, **changes)
+    """Of a model by name, or by name and normalisation."""
+    name, _, normalisation = name.partition(" ")
+    options = {**SMALL.get(name, {}), **({"normalisation": normalisation} if normalisation else {})}
+    return replace(ModelSpec(name=name, init_gain=GAIN.get(name, 3.0), options=options), **changes)
 
 
 def random_inputs(n_steps, n_examples):
@@ -54,14 +62,17 @@ def test_initial_weights_are_the_models_and_repeat_with_the_seed(name):
     again, other = initial_weights(spec, 7), initial_weights(spec, 8)
     for n in weights:
         assert weights[n].tobytes() == again[n].tobytes()
-        assert not np.array_equal(weights[n], other[n])
+        if "_norm." in n:
+            assert (weights[n] == n.endswith(".weight")).all()
+        else:
+            assert not np.array_equal(weights[n], other[n])
 
 
 def test_twins_start_from_the_same_draw_and_gain_scales_hidden_weights_only(name):
     plain = initial_weights(spec_of(name, init_gain=1.0), 7)
     tripled = initial_weights(spec_of(name, init_gain=3.0, spiking=True), 7)
     for n, w in plain.items():
-        is_hidden_weight = n.endswith(".weight") and not n.startswith(READOUT)
+        is_hidden_weight = n.endswith(".weight") and not n.startswith(READOUT) and "_norm." not in n
         np.testing.assert_allclose(tripled[n], w * (3 if is_hidden_weight else 1), rtol=1e-6)
 
 
@@ -92,7 +103,7 @@ def test_logits_come_from_the_trace(name, spiking, readout):
     output = trace(model, params, inputs)
     assert output.shape == (3, 2, 10)
     assert predict(model, params, inputs).shape == (2,)
-    if not spiking:  # applied to every step by itself, then averaged
+    if not spiking and not model.mixes_examples:  # applied to every step by itself, then averaged
         steps = torch.stack([logits(model, params, x[None]) for x in inputs]).view(3, 2, 10)
         torch.testing.assert_close(output, steps)
     if readout == "per_step":
@@ -104,14 +115,24 @@ def test_logits_come_from_the_trace(name, spiking, readout):
         torch.testing.assert_close(said, output.mean(0))
 
 
-def test_the_future_does_not_reach_the_past(name):
+def test_the_future_reaches_the_past_through_the_batchs_statistics_only(name):
     spec = spec_of(name, spiking=True, readout="per_step")
     model, params = build(spec), to_tensors(initial_weights(spec, 1))
     inputs = random_inputs(4, 2)
     other = torch.cat([inputs[:2], 3 * inputs[2:]])
     before, after = logits(model, params, inputs), logits(model, params, other)
-    torch.testing.assert_close(before[:2], after[:2])
+    assert torch.allclose(before[:2], after[:2], atol=1e-5) != model.mixes_examples
     assert not torch.allclose(before[2:], after[2:])
+
+
+@pytest.mark.parametrize("spiking", [False, True])
+def test_examples_reach_each_other_through_the_batchs_statistics_only(name, spiking):
+    spec = spec_of(name, spiking=spiking)
+    model, params = build(spec), to_tensors(initial_weights(spec, 1))
+    inputs = random_inputs(3, 4)
+    alone = logits(model, params, inputs[:, :2])
+    in_company = logits(model, params, inputs)[:2]
+    assert torch.allclose(alone, in_company, atol=1e-5) != model.mixes_examples
 
 
 def test_weights_are_an_argument_only(name):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcore.errors import ConfigError
-from fedcore.nn.models.network import Architecture, LayerList, Network
+from fedcore.nn.models.network import Network, Normalising
 from fedcore.plan import ModelSpec
 
 __all__ = ["ConvNet"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvNet(Architecture):
+class ConvNet(Normalising):
     """5x5 convolutions with padding 2 and stride 2, and a linear readout.
 
     Attributes:
@@ -22,6 +22,7 @@ class ConvNet(Architecture):
     channels: tuple[int, ...] = (16, 32)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.channels or any(n < 1 for n in self.channels):
             raise ConfigError(f"channels must be sizes >= 1, at least one; got {self.channels}")
 
@@ -31,7 +32,7 @@ class ConvNet(Architecture):
         Raises:
             ConfigError: the inputs are not images.
         """
-        layers = LayerList(spec)
+        layers = self.layers(spec)
         for i, channels in enumerate(self.channels, start=1):
             layers.conv(f"conv{i}", channels=channels, kernel=5, stride=2)
         return layers.finish()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedcore.nn.models.network import Architecture, LayerList, Network
+from fedcore.nn.models.network import Network, Normalising
 from fedcore.plan import ModelSpec
 
 __all__ = ["LeNet"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeNet(Architecture):
+class LeNet(Normalising):
     """Three 5x5 convolutions of 12 channels, padding 2, strides 2, 2 and 1, and a linear readout.
 
     The "LeNet" of the code of Zhu et al. 2019 (arXiv 1906.08935), which uses activation "sigmoid"
@@ -24,7 +24,7 @@ class LeNet(Architecture):
         Raises:
             ConfigError: the inputs are not images.
         """
-        layers = LayerList(spec)
+        layers = self.layers(spec)
         for i, stride in enumerate((2, 2, 1), start=1):
             layers.conv(f"conv{i}", channels=12, kernel=5, stride=stride)
         return layers.finish()

@@ -3,12 +3,15 @@
 Both twins are the same list of layers with the same parameters. A hidden layer is a synapse layer
 (convolution, optionally pooled, or linear) and its neurons; the spiking twin has `NeuronSpec`
 neurons where the conventional twin has an activation. Pooling comes before the neurons, so that
-what a spiking layer receives from another is always binary.
+what a spiking layer receives from another is always binary. Where a model normalises, that comes
+last before the neurons and takes the place of the synapses' bias.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
@@ -17,11 +20,21 @@ from torch import Tensor, nn
 
 from fedcore.errors import ConfigError
 from fedcore.nn.models import READOUT
+from fedcore.nn.models.normalisation import BatchNorm, Moments, Normalisation, fixed_moments
 from fedcore.nn.neurons import NEURONS
 from fedcore.nn.neurons.lif import leaky_sum
 from fedcore.plan import ModelSpec, NeuronSpec
 
-__all__ = ["Architecture", "Integrating", "LayerList", "Network", "Run", "Sampling", "Spiking"]
+__all__ = [
+    "Architecture",
+    "Integrating",
+    "LayerList",
+    "Network",
+    "Normalising",
+    "Run",
+    "Sampling",
+    "Spiking",
+]
 
 _TINY = 1e-30
 _MAX_WEIGHTS = 1 << 31  # of one layer: 8 GiB, and more is a slip of the keyboard
@@ -42,6 +55,31 @@ class Architecture(ABC):
         Raises:
             ConfigError: the inputs do not fit.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalising(Architecture):
+    """An architecture whose hidden layers may be normalised, each as "LAYER_norm".
+
+    Attributes:
+        normalisation: see `fedcore.nn.models.normalisation`.
+        statistics: that "batch-eval" normalises by, "LAYER_norm.mean" and "LAYER_norm.variance",
+            a number per channel; empty for mean 0 and variance 1 everywhere.
+    """
+
+    normalisation: Normalisation = "none"
+    statistics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.statistics and self.normalisation != "batch-eval":
+            raise ConfigError(
+                "statistics are what normalisation 'batch-eval' takes; normalisation is "
+                f"{self.normalisation!r}"
+            )
+
+    def layers(self, spec: ModelSpec) -> LayerList:
+        """An empty list whose hidden layers are normalised as the options say."""
+        return LayerList(spec, normalisation=self.normalisation, statistics=self.statistics)
 
 
 class Spiking(nn.Module):
@@ -102,7 +140,7 @@ class Run(NamedTuple):
     """What came about in a forward run.
 
     Attributes:
-        received: by the synapses of each layer, by its name, [time, batch, feature...].
+        received: by every layer with parameters, by its name, [time, batch, feature...].
         trace: the output at every step, [time, batch, class]. For the spiking twin it is the
             membrane ("membrane_mean"), the current ("per_step") or the spikes ("spike_count") of
             the last layer, for the conventional twin each step's logits.
@@ -138,6 +176,16 @@ class Network(nn.Module):
         """Draws that the network takes per example and step; 0 where nothing is random."""
         return sum(layer.size for layer in self.children() if isinstance(layer, Sampling))
 
+    @property
+    def norms(self) -> dict[str, BatchNorm]:
+        """Its normalising layers by name, in order."""
+        return {n: layer for n, layer in self.named_children() if isinstance(layer, BatchNorm)}
+
+    @property
+    def mixes_examples(self) -> bool:
+        """Whether what it says of an example depends on the others in its batch."""
+        return any(norm.fixed is None for norm in self.norms.values())
+
     def forward(self, inputs: Tensor, noise: Tensor | None = None) -> Run:
         """Run from rest.
 
@@ -157,7 +205,7 @@ class Network(nn.Module):
             )
         x, received, penalty = inputs, {}, 0.0
         for name, layer in self.named_children():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            if isinstance(layer, (nn.Conv2d, nn.Linear, BatchNorm)):
                 received[name] = x
             if isinstance(layer, Sampling):
                 x, penalty = layer(x, noise)
@@ -180,10 +228,20 @@ class LayerList:
 
     Args:
         spec: decides between the twins and names the readout.
+        normalisation: of hidden layers, see `Normalising`.
+        statistics: see there.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        normalisation: Normalisation = "none",
+        statistics: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> None:
         self._spec = spec
+        self._normalisation = normalisation
+        self._statistics = statistics or {}
         self._shape = spec.input_shape
         self._layers: dict[str, nn.Module] = {}
 
@@ -211,7 +269,13 @@ class LayerList:
         depth, *size = self._shape
         self._check_size(name, channels * depth * kernel**2)
         self._layers[name] = nn.Conv2d(
-            depth, channels, kernel, stride=stride, padding=kernel // 2, device="meta"
+            depth,
+            channels,
+            kernel,
+            stride=stride,
+            padding=kernel // 2,
+            bias=self._normalisation == "none",
+            device="meta",
         )
         size = [(n - 1) // stride + 1 for n in size]
         if pool:
@@ -224,7 +288,7 @@ class LayerList:
             self._layers[f"{name}_pool"] = nn.AvgPool2d(2)
             size = [n // 2 for n in size]
         self._shape = (channels, *size)
-        self._layers[f"{name}_neurons"] = self._neurons()
+        self._end_hidden(name)
 
     def dense(self, name: str, *, n_outputs: int) -> None:
         """Add a hidden, fully connected layer; an image is flattened first.
@@ -232,28 +296,47 @@ class LayerList:
         Raises:
             ConfigError: too many weights.
         """
-        self._linear(name, n_outputs)
-        self._layers[f"{name}_neurons"] = self._neurons()
+        self._linear(name, n_outputs, bias=self._normalisation == "none")
+        self._end_hidden(name)
 
     def finish(self) -> Network:
         """Add the readout and return the network.
 
         Raises:
-            ConfigError: too many weights.
+            ConfigError: too many weights, or statistics of layers that are not there.
         """
-        self._linear(READOUT, self._spec.n_classes)
+        norms = (name for name, layer in self._layers.items() if isinstance(layer, BatchNorm))
+        known = {f"{name}.{kind}" for name in norms for kind in Moments._fields}
+        if odd := sorted(self._statistics.keys() - known):
+            raise ConfigError(
+                f"statistics of {', '.join(odd)}: model {self._spec.name!r} has only "
+                f"{', '.join(sorted(known))}"
+            )
+        self._linear(READOUT, self._spec.n_classes, bias=True)
         if self._spec.spiking and self._spec.readout == "membrane_mean":
             self._layers[f"{READOUT}_neurons"] = Integrating(decay=self._spec.neuron.decay)
         elif self._spec.spiking and self._spec.readout == "spike_count":
             self._layers[f"{READOUT}_neurons"] = self._neurons()
         return Network(self._spec, self._layers)
 
-    def _linear(self, name: str, n_outputs: int) -> None:
+    def _linear(self, name: str, n_outputs: int, *, bias: bool) -> None:
         self._check_size(name, n_outputs * prod(self._shape))
         if len(self._shape) > 1:
             self._layers[f"{name}_flatten"] = nn.Flatten()
-        self._layers[name] = nn.Linear(prod(self._shape), n_outputs, device="meta")
+        self._layers[name] = nn.Linear(prod(self._shape), n_outputs, bias=bias, device="meta")
         self._shape = (n_outputs,)
+
+    def _end_hidden(self, name: str) -> None:
+        """Normalise, where that is wanted, and add the neurons."""
+        if self._normalisation != "none":
+            self._layers[f"{name}_norm"] = self._norm(f"{name}_norm", n_channels=self._shape[0])
+        self._layers[f"{name}_neurons"] = self._neurons()
+
+    def _norm(self, name: str, *, n_channels: int) -> nn.Module:
+        if self._normalisation == "batch-train":
+            return BatchNorm(n_channels, fixed=None)
+        fixed = fixed_moments(self._statistics, layer=name, n_channels=n_channels)
+        return BatchNorm(n_channels, fixed=fixed)
 
     def _check_size(self, name: str, n_weights: int) -> None:
         if n_weights > _MAX_WEIGHTS:

@@ -1,10 +1,9 @@
 """Batch normalisation whose statistics are the batch's own, or fixed; none of them is a weight.
 
-What a plain FedAvg implementation does, keeping running means and variances beside the weights and
-sending them back, tells the statistics of the client's batches exactly. Here they never cross the
-wire, as in FedBN (Li et al. 2021, arXiv 2102.07623) or the static normalisation of HeteroFL (Diao et
-al. 2021, arXiv 2010.01264): whoever should know a batch's statistics gets them as the capability
-`batch_statistics`.
+A plain FedAvg implementation keeps running means and variances beside the weights and sends them
+back, which tells the statistics of the client's batches exactly. Here they never cross the wire, as
+in FedBN (Li et al. 2021, arXiv 2102.07623) and in the static normalisation of HeteroFL (Diao et al.
+2021, arXiv 2010.01264); an attacker that should know them is granted `batch_statistics`.
 
 * "batch-train" normalises by the very batch that is run, in training and in evaluation. A gradient
   goes through the statistics, and an example's output depends on the others in its batch.
@@ -48,11 +47,11 @@ def moments(x: Tensor) -> Moments:
 class BatchNorm(nn.Module):
     """Brings every channel to mean 0 and variance 1, then scales it by "weight" and shifts it.
 
-    Ioffe and Szegedy 2015 (arXiv 1502.03167, Algorithm 1), over every axis but the channels'.
-    Where examples come step after step these are as many examples: a spiking network is normalised
-    over time, too, like the threshold-dependent normalisation of Zheng et al. 2021
-    (arXiv 2011.05280) without its factor, so that later steps reach into earlier ones. A channel
-    with a single value, as a dense layer's in a batch of one, becomes its shift.
+    Ioffe and Szegedy 2015 (arXiv 1502.03167, Algorithm 1), over every axis but the channels'. A
+    `Network` hands in all steps as one long batch, so that statistics are taken over time, too, as
+    Zheng et al. 2021 do for spiking networks (arXiv 2011.05280; without their factor): the batch's
+    own let later steps reach into earlier ones. A channel with a single value, as a dense layer's
+    in a batch of one, becomes its shift.
 
     Args:
         n_channels: of its input.

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcore.errors import ConfigError
-from fedcore.nn.models.network import Architecture, LayerList, Network
+from fedcore.nn.models.network import Network, Normalising
 from fedcore.plan import ModelSpec
 
 __all__ = ["VggSmall"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VggSmall(Architecture):
+class VggSmall(Normalising):
     """Blocks of two 3x3 convolutions, the second one pooled, and a linear readout.
 
-    There is no batch normalisation: its statistics would be a second leak. The spiking twin
-    therefore needs an `init_gain` above 1 for spikes to reach the last block.
+    Without normalisation the spiking twin needs an `init_gain` above 1 for spikes to reach the last
+    block.
 
     Attributes:
         channels: of each block; an image needs at least 2^blocks pixels on each side.
@@ -25,6 +25,7 @@ class VggSmall(Architecture):
     channels: tuple[int, ...] = (64, 128, 256)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.channels or any(n < 1 for n in self.channels):
             raise ConfigError(f"channels must be sizes >= 1, at least one; got {self.channels}")
 
@@ -34,7 +35,7 @@ class VggSmall(Architecture):
         Raises:
             ConfigError: the inputs are not images, or too small for the blocks.
         """
-        layers = LayerList(spec)
+        layers = self.layers(spec)
         for i, channels in enumerate(self.channels, start=1):
             layers.conv(f"block{i}a", channels=channels, kernel=3)
             layers.conv(f"block{i}b", channels=channels, kernel=3, pool=True)
