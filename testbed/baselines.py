@@ -75,10 +75,12 @@ class Pool:
     Attributes:
         flat: every content once, float64 [example, value].
         places: content -> index into `flat`.
+        gallery: the auxiliary examples, by whose classes a guess is told.
     """
 
     flat: np.ndarray
     places: Mapping[bytes, int]
+    gallery: Auxiliary
 
     @classmethod
     def of(cls, auxiliary: Auxiliary, victims: Sequence[np.ndarray]) -> Pool:
@@ -87,6 +89,7 @@ class Pool:
         return cls(
             flat=np.stack([x.reshape(-1).astype(np.float64) for x in examples.values()]),
             places={content: place for place, content in enumerate(examples)},
+            gallery=auxiliary,
         )
 
     def __len__(self) -> int:
@@ -101,6 +104,25 @@ class Pool:
         flat = inputs.reshape(len(inputs), -1).astype(np.float64)
         squares = (flat**2).sum(axis=1)[:, None] + (self.flat**2).sum(axis=1)
         distances: np.ndarray = squares - 2 * flat @ self.flat.T
+        return distances
+
+    def class_distances(self, inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Of guesses [batch, feature...] to the nearest gallery example of each class.
+
+        By correlation, which overlooks brightness and contrast: 1 minus that of the values.
+
+        Args:
+            inputs: the guesses.
+            labels: the true classes, which are among those of the answer.
+
+        Returns:
+            In [0, 2], infinite for a class without an example, [batch, class].
+        """
+        apart = 1 - _standardised(inputs) @ _standardised(self.gallery.inputs).T
+        n_classes = 1 + int(max(labels.max(), self.gallery.labels.max()))
+        distances = np.full((len(inputs), n_classes), np.inf)
+        for label in np.unique(self.gallery.labels):
+            distances[:, label] = apart[:, self.gallery.labels == label].min(axis=1)
         return distances
 
 
@@ -164,6 +186,14 @@ def class_mean_guess(auxiliary: Auxiliary, *, labels: np.ndarray) -> Guess:
     }
     chosen = [means.get(label, fallback) for label in labels.tolist()]
     return Guess(inputs=np.stack(chosen).astype(np.float32), labels=labels)
+
+
+def _standardised(inputs: np.ndarray) -> np.ndarray:
+    """Each example with mean 0 and length 1, [example, value]; one without contrast is 0."""
+    flat = inputs.reshape(len(inputs), -1).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    lengths: np.ndarray = np.linalg.norm(flat, axis=1, keepdims=True)
+    return flat / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 def _content(example: np.ndarray) -> bytes:

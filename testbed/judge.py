@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedcore.config import Arm, Experiment
 from fedcore.errors import RunError
 from fedcore.ground_truth import JudgeKey, VictimRecord, open_record
@@ -17,7 +19,7 @@ from fedcore.layout import PrivateFolder, RunFolder
 from fedcore.types import LeakageScore, Missing, Reconstruction, Ticket
 from testbed.baselines import Auxiliary, Guess, Pool, check_disjoint
 from testbed.findings import Findings, summarise
-from testbed.metrics import METRICS
+from testbed.metrics import METRICS, Metric
 from testbed.pictures import Picture, write_pictures
 from testbed.provenance import own_version
 from testbed.results import accepted_updates, answers_of
@@ -119,8 +121,7 @@ def _judge_arm(
         arm=arm.name,
         attack=", ".join(sorted({score.attack for score in scores if score.attack})),
         labels={
-            name: metric.label_for(shape)
-            + (f" (pool of {len(pool)})" if metric.of == "identity" else "")
+            name: metric.label_for(shape) + _among(metric, pool, cases)
             for name, metric in metrics.items()
         },
         n_auxiliary=len(auxiliary.inputs),
@@ -181,6 +182,22 @@ def _picture(case: Case, truth: Truth, guesses: Mapping[str, Sequence[Guess]]) -
         mean_image=guesses["mean-image"][0].inputs,
         noise=guesses["noise"][0].inputs,
     )
+
+
+def _among(metric: Metric, pool: Pool, cases: Sequence[Case]) -> str:
+    """What a label should add about the examples that guesses are compared with."""
+    if metric.of == "identity":
+        return f" (pool of {len(pool)})"
+    truths = [case.truth for case in cases if isinstance(case.truth, VictimRecord)]
+    if metric.of != "classes" or not truths:
+        return ""
+    own = [
+        metric.of_pair(truth.labels, pool.class_distances(truth.inputs, truth.labels))
+        for truth in truths
+    ]
+    found = [score for score in own if not isinstance(score, Missing)]
+    best = f"; the originals themselves: {np.mean(found):.2f}" if found else ""
+    return f" (gallery of {len(pool.gallery.inputs)}{best})"
 
 
 def _caveat(cases: Sequence[Case], *, seed: int) -> str:

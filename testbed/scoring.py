@@ -194,7 +194,7 @@ def score_case(
         oracle=oracle,
         baselines={
             null: Missing(why="the class mean is told the labels")
-            if (null, metric.of) == ("class-mean", "labels")
+            if null == "class-mean" and metric.of in ("labels", "classes")
             else _mean([_compare(metric, case, guess, pool=pool) for guess in baselines[null]])
             if null in baselines
             else Missing(why=case.failed)
@@ -214,6 +214,8 @@ def _compare(metric: Metric, case: Case, guess: Guess, *, pool: Pool) -> float |
         return metric.of_pair(truth.labels, guess.labels)
     if metric.of == "identity":
         return metric.of_pair(pool.places_of(truth.inputs), pool.distances(guess.inputs))
+    if metric.of == "classes":
+        return metric.of_pair(truth.labels, pool.class_distances(guess.inputs, truth.labels))
     if metric.of == "trains":
         return score_trains(metric, truth.encoded_input, guess.trains, is_ordered=case.claims_order)
     return metric.of_pair(truth.inputs, guess.inputs)

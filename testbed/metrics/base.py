@@ -26,7 +26,8 @@ class Metric:
         score: `(truth, guess) -> value or Missing`. By `of`: "inputs" in [0, 1],
             [batch, feature...]; "labels" int64 [batch]; "trains" [time, batch, feature...];
             "identity" the examples' places in a pool, int64 [batch], and the guesses' distances
-            to everything in it, [batch, pool].
+            to everything in it, [batch, pool]; "classes" the examples' classes, int64 [batch],
+            and the guesses' distances to the nearest other example of each, [batch, class].
         label: for people.
         unit: "" for a pure number.
         of: which part of a reconstruction is scored.
@@ -44,7 +45,7 @@ class Metric:
     score: Callable[[np.ndarray, np.ndarray], float | Missing]
     label: str
     unit: str
-    of: Literal["inputs", "labels", "trains", "identity"]
+    of: Literal["inputs", "labels", "trains", "identity", "classes"]
     higher_is_better: bool
     best: float
     digits: int

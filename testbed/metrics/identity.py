@@ -8,9 +8,11 @@ from fedcore.types import Missing
 from testbed.metrics.base import Metric
 
 __all__ = [
+    "IDENTIFIED",
     "LABEL_ACCURACY",
     "POOL_RANK",
     "REIDENTIFIED",
+    "identified",
     "label_accuracy",
     "pool_rank",
     "reidentified",
@@ -46,6 +48,34 @@ def reidentified(truth: np.ndarray, guess: np.ndarray) -> float | Missing:
     return float(np.mean((guess <= own).sum(axis=1) == 1))
 
 
+def identified(truth: np.ndarray, guess: np.ndarray) -> float | Missing:
+    """Share of guesses to which no class of a gallery is nearer than the true one.
+
+    Where classes are people, and the gallery holds other pictures of them, this is identification
+    in a closed set. Chance is 1 over the number of classes; a tie is not found.
+
+    Args:
+        truth: true classes, int64 [batch].
+        guess: distances to the nearest example of each class, infinite for a class that the
+            gallery lacks, [batch, class].
+    """
+    own = np.take_along_axis(guess, truth[:, None], axis=1)
+    if not np.isfinite(own).all():
+        n_strangers = int((~np.isfinite(own)).sum())
+        return Missing(why=f"the gallery shows no other example of {n_strangers} classes")
+    return float(np.mean((guess <= own).sum(axis=1) == 1))
+
+
+IDENTIFIED = Metric(
+    score=identified,
+    label="identified",
+    unit="",
+    of="classes",
+    is_symmetric=False,
+    higher_is_better=True,
+    best=1.0,
+    digits=2,
+)
 LABEL_ACCURACY = Metric(
     score=label_accuracy,
     label="label accuracy",

@@ -43,9 +43,9 @@ def exposure_cells(rows: Sequence[Exposure]) -> list[tuple[str, str]]:
         ),
         ("smallest singular value", _mean([row.smallest for row in rows])),
         ("median singular value", _mean([row.median for row in rows])),
-        ("left to chance by", _names(rows)),
-        ("  noise on a value (sigma)", _mean([row.sigma for row in rows])),
-        ("  least MSE (Cramer-Rao)", _mean([row.crb_mse for row in rows])),
+        ("draws at random", _names(rows)),
+        ("noise on a value (sigma)", _mean([row.sigma for row in rows])),
+        ("least MSE behind it (Cramer-Rao)", _mean([row.crb_mse for row in rows])),
         ("time per update with truth", _median_time(last)),
     ]
 

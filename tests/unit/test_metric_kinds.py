@@ -2,14 +2,16 @@
 
 import builtins
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedcore.seeds import stream
 from fedcore.types import Missing
-from testbed.metrics import METRICS, match_frames
-from testbed.metrics.identity import pool_rank, reidentified
+from testbed.baselines import Auxiliary, Pool
+from testbed.metrics import METRICS, learned, match_frames
+from testbed.metrics.identity import identified, pool_rank, reidentified
 from testbed.metrics.images import fft2d, gmsd
 from testbed.metrics.series import correlation, smape
 from testbed.metrics.trains import TAU_STEPS, spike_iou, temporal_correlation, van_rossum
@@ -129,3 +131,65 @@ def test_identity_counts_and_a_tie_is_no_find() -> None:
     distances = np.array([[0.1, 0.2, 0.3], [0.2, 0.2, 0.2]])
     assert reidentified(places, distances) == 0.5
     assert pool_rank(places, distances) == (1 + 2) / 2
+
+
+def test_who_is_nearest_to_another_class_is_not_identified() -> None:
+    distances = np.array([[0.1, 0.5, 0.9], [0.4, 0.2, 0.3], [0.2, 0.2, 0.6]])
+    assert identified(np.array([0, 1, 2]), distances) == pytest.approx(2 / 3)
+    assert identified(np.array([0, 2, 0]), distances) == pytest.approx(1 / 3)  # a tie is not found
+    unknown = identified(np.array([0, 1, 2]), np.where(distances == 0.6, np.inf, distances))
+    assert isinstance(unknown, Missing)
+    assert "no other example" in unknown.why
+
+
+def test_a_class_is_told_by_correlation() -> None:
+    """Another picture of the same thing, paler and darker, is nearer than a brighter stranger."""
+    rng = stream(7, "gallery")
+    things = rng.random((3, 1, 6, 6), dtype=np.float32)
+    gallery = Auxiliary(inputs=things, labels=np.array([4, 2, 0]))
+    pool = Pool.of(gallery, [])
+    pale = 0.2 + 0.3 * things[[1, 0]] + 0.02 * rng.random((2, 1, 6, 6), dtype=np.float32)
+    distances = pool.class_distances(pale, np.array([2, 4]))
+    assert distances.shape == (2, 5)
+    assert np.isinf(distances[:, [1, 3]]).all()
+    assert identified(np.array([2, 4]), distances) == 1
+    oracle = 1 - np.corrcoef(pale[0].ravel(), things[2].ravel())[0, 1]
+    assert distances[0, 0] == pytest.approx(oracle, abs=1e-6)
+    flat = pool.class_distances(np.full((1, 1, 6, 6), 0.5, np.float32), np.array([2]))
+    assert identified(np.array([2]), flat) == 0  # everything is as far
+
+
+def test_lpips_downloads_nothing_and_says_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("piq")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", None)  # a call would raise
+    pair = images(0), images(1)
+    missing = METRICS.get("lpips").of_pair(*pair)
+    assert isinstance(missing, Missing)
+    assert "lpips_weights.pt" in missing.why
+    assert str(tmp_path / "checkpoints") in missing.why
+
+
+def test_lpips_shows_grey_images_in_three_channels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch, piq = pytest.importorskip("torch"), pytest.importorskip("piq")
+    (tmp_path / "checkpoints").mkdir()
+    for name in learned._FILES:
+        (tmp_path / "checkpoints" / name).touch()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def distance(a, b):
+        assert a.shape == b.shape == (2, 3, 28, 28)
+        return (a - b).abs().mean(dim=(1, 2, 3))
+
+    monkeypatch.setattr(piq, "LPIPS", lambda reduction: distance)
+    learned._network.cache_clear()
+    a, b = images(0), images(1)
+    assert METRICS.get("lpips").of_pair(a, b) == pytest.approx(np.abs(a - b).mean(), rel=1e-5)
+    small = METRICS.get("lpips").of_pair(a[..., :8, :8], b[..., :8, :8])
+    assert "16 x 16" in small.why
+    learned._network.cache_clear()

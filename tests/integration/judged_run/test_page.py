@@ -328,7 +328,7 @@ def test_exposure_stands_beside_the_scores_and_says_what_is_missing(page: Path) 
     assert "25 %" in section
     assert "surrogate" in section
     lines = [line for line in section.splitlines() if line.startswith("least MSE")]
-    assert lines == ["least MSE under it (Cramer-Rao)\N{EN DASH}\N{EN DASH}"]  # one per arm
+    assert lines == ["least MSE behind it (Cramer-Rao)\N{EN DASH}\N{EN DASH}"]  # one per arm
 
 
 def test_scores_show_the_class_mean_restarts_and_relative_leakage(page: Path) -> None:
