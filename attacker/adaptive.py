@@ -6,7 +6,7 @@ defence's settings: what was cut, reduced to signs, rounded or drowned in noise 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import log10, prod, sqrt
@@ -19,9 +19,10 @@ from torch import Tensor
 from attacker.batch import Objective
 from attacker.objectives import inner_product
 from attacker.priors import total_variation
+from attacker.pruning import was_pruned
 from fedcore.nn.models import READOUT
 from fedcore.nn.models.bottleneck import RANDOM_LAYERS
-from fedcore.plan import ModelSpec
+from fedcore.plan import Choice, ModelSpec
 from fedcore.types import TensorMap
 
 __all__ = ["Adaptation", "Loss", "Reading", "adaptation_to", "noise_of"]
@@ -49,6 +50,7 @@ class Adaptation:
         reading: how gradients are compared.
         prior: weight of the total variation that is added to the attack's own loss.
         withheld: tensors that were sent as zeros.
+        pruned: weights of which columns were set to zero.
         skipped: tensors whose gradients hang on the client's own draws.
         noise: its length in lengths of the gradient, as estimated, or what asks for as much prior.
     """
@@ -56,6 +58,7 @@ class Adaptation:
     reading: Reading = "plain"
     prior: float = 0.0
     withheld: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     noise: float = 0.0
 
@@ -65,15 +68,15 @@ class Adaptation:
         return self.withheld + self.skipped
 
     @property
-    def kind(self) -> tuple[str, float, tuple[str, ...]]:
+    def kind(self) -> tuple[str, float, tuple[str, ...], tuple[str, ...]]:
         """Equal for updates that one objective fits."""
-        return (self.reading, self.prior, self.ignored)
+        return (self.reading, self.prior, self.ignored, self.pruned)
 
     @property
     def certificate(self) -> dict[str, float]:
         """What was chosen, for the reconstruction; empty where nothing was adapted."""
         chosen = {f"adapted to {self.reading}": 1.0} if self.reading != "plain" else {}
-        for what in ("withheld", "skipped"):
+        for what in ("withheld", "pruned", "skipped"):
             if names := getattr(self, what):
                 chosen[f"{what} tensors"] = float(len(names))
         if self.prior:
@@ -91,22 +94,36 @@ class Adaptation:
             found: Mapping[str, Tensor], target: Mapping[str, Tensor], candidate: Tensor
         ) -> Tensor:
             names = [name for name in target if name not in self.ignored]
-            read = _READINGS[self.reading](
-                {name: found[name] for name in names}, {name: target[name] for name in names}
-            )
+            sent = {name: target[name] for name in names}
+            told = {
+                name: torch.where(sent[name].any(0), found[name], 0.0)
+                if name in self.pruned
+                else found[name]
+                for name in names
+            }
+            read = _READINGS[self.reading](told, sent)
             prior = total_variation(candidate, n_spatial=n_spatial)
             return loss(*read, candidate, n_spatial=n_spatial) + self.prior * prior
 
         return adapted
 
 
-def adaptation_to(gradient: TensorMap, *, model: ModelSpec, n_inputs: int) -> Adaptation:
+def adaptation_to(
+    gradient: TensorMap,
+    *,
+    model: ModelSpec,
+    n_inputs: int,
+    weights: TensorMap | None = None,
+    defences: Sequence[Choice] = (),
+) -> Adaptation:
     """Read off an update what was done to it.
 
     Args:
         gradient: as observed, float32 by name.
         model: of which it is the gradient.
         n_inputs: examples to look for.
+        weights: where the gradient was taken, if it is of one step.
+        defences: as far as they are known.
     """
     withheld, skipped = _withheld(gradient), _behind_draws(gradient, model)
     rest = {name: g for name, g in gradient.items() if name not in withheld and g.size}
@@ -122,10 +139,20 @@ def adaptation_to(gradient: TensorMap, *, model: ModelSpec, n_inputs: int) -> Ad
         if reading == "plain"
         else _LIKE_NOISE[reading]
     )
+    pruned = [f"{d.options.get('layer', READOUT)}.weight" for d in defences if d.name == "soteria"]
+    if weights and n_inputs == 1 and was_pruned(rest, weights, model=model, noise=noise):
+        pruned.append(f"{READOUT}.weight")
     n_values = sum(g.size for g in rest.values())
     n_pixels = n_inputs * prod(model.input_shape)
     prior = _prior(noise, share=n_pixels / n_values, side=model.input_shape[-1])
-    return Adaptation(reading=reading, prior=prior, withheld=withheld, skipped=skipped, noise=noise)
+    return Adaptation(
+        reading=reading,
+        prior=prior,
+        withheld=withheld,
+        pruned=tuple(sorted(set(pruned))),
+        skipped=skipped,
+        noise=noise,
+    )
 
 
 def _prior(noise: float, *, share: float, side: int) -> float:

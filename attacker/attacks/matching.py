@@ -240,7 +240,13 @@ class GradientMatching(Attack):
             norm=norm_of(gradient),
             steps=steps,
             guesses=guesses,
-            adaptation=adaptation_to(gradient, model=seen.plan.model, n_inputs=steps.n_inputs)
+            adaptation=adaptation_to(
+                gradient,
+                model=seen.plan.model,
+                n_inputs=steps.n_inputs,
+                weights=seen.weights if steps.n_steps == 1 else None,
+                defences=seen.plan.defences,
+            )
             if self.adaptive
             else Adaptation(),
         )

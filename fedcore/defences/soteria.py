@@ -25,7 +25,7 @@ class Soteria(Defence):
 
     Attributes:
         layer: whose input is pruned.
-        fraction: of the features, in [0, 1].
+        fraction: of the features that are not silent anyway, in [0, 1].
     """
 
     layer: str = "readout"
@@ -43,7 +43,8 @@ class Soteria(Defence):
         """
         values, slopes = batch.sensitivity(self.layer)
         told = np.sum(np.abs(values) / np.maximum(slopes, _TINY), axis=0)
-        pruned = np.argsort(-told, kind="stable")[: round(self.fraction * told.size)]
+        n_pruned = round(self.fraction * np.count_nonzero(told))
+        pruned = np.argsort(-told, kind="stable")[:n_pruned]
         weight = tensors[f"{self.layer}.weight"].copy()
         weight[:, pruned] = 0
         return {**tensors, f"{self.layer}.weight": weight}

@@ -39,7 +39,8 @@ class BatchView:
         def slopes_of(direction: Tensor) -> Tensor:
             """Length of one feature's slopes in each example's own input, [example]."""
             slopes: Tensor = pull_back(direction.expand_as(values))[0]
-            return torch.linalg.vector_norm(slopes.movedim(1, 0).flatten(1), dim=1)
+            lengths: Tensor = slopes.movedim(1, 0).flatten(1).norm(dim=1)
+            return lengths
 
         each = torch.eye(values.shape[1])
         slopes = torch.func.vmap(slopes_of, chunk_size=_FEATURES_AT_ONCE)(each)

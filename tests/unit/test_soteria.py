@@ -52,7 +52,7 @@ def test_the_largest_ratios_are_pruned_and_nothing_else() -> None:
 
     sent = {"readout.weight": np.ones((3, 4), np.float32), "readout.bias": np.ones(3, np.float32)}
     got = Soteria(fraction=0.5).informed_update(sent, Batch())
-    assert got["readout.weight"].tolist() == [[1, 0, 1, 0]] * 3
+    assert got["readout.weight"].tolist() == [[1, 0, 1, 0]] * 3  # of three that are not silent
     assert got["readout.bias"].all()
     assert Soteria(fraction=0.0).informed_update(sent, Batch())["readout.weight"].all()
 
