@@ -53,6 +53,7 @@ def _take_part(config: ClientConfig) -> None:
     from edge_client.rpc import Link, address_in
     from edge_client.vault import Vault
     from fedcore.codecs.base import CODECS
+    from fedcore.cohort import PairSecrets
     from fedcore.data.shards import read_shard
     from fedcore.health import Pulse
     from fedcore.seeds import ClientSecret
@@ -64,6 +65,7 @@ def _take_part(config: ClientConfig) -> None:
     certs = CertFiles.of(Path(config.certs), config.name)
     shard = read_shard(Path(config.shard))
     secret = ClientSecret.read(Path(config.secret))
+    peers = PairSecrets.read(Path(config.peers), own_id=config.name) if config.peers else None
     vault = Vault(Path(config.vault), judge_key=Path(config.judge_key))
     backend = BACKENDS.get(config.backend)(threads=config.threads)
     with Recorder(
@@ -95,6 +97,7 @@ def _take_part(config: ClientConfig) -> None:
                 backend=backend,
                 recorder=recorder,
                 card_digest=digest(card),
+                peers=peers,
             ).run()
 
 

@@ -18,12 +18,13 @@ import numpy as np
 from edge_client.backends.base import Backend
 from edge_client.rpc import Link, Order, Overtaken
 from edge_client.vault import Truth, Vault
+from fedcore.cohort import Cohort, PairSecrets
 from fedcore.data.encodings import encode
 from fedcore.data.shards import Shard
 from fedcore.defences.base import chain
 from fedcore.defences.noise import NoiseSource, SystemNoise
 from fedcore.energy import DIVERGED, Evaluation, Phase, PhaseRecord, PhaseReport
-from fedcore.errors import Refusal, UpdateError
+from fedcore.errors import ConfigError, Refusal, UpdateError
 from fedcore.plan import RoundPlan, Training
 from fedcore.seeds import ClientSecret
 from fedcore.tensors import unpack_weights
@@ -57,6 +58,7 @@ class Client:
     Attributes:
         name: its id, as in its certificate.
         card_digest: of the machine card in the handshake.
+        peers: what it shares with each other client; None where no plan asks for it.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Client:
     backend: Backend
     recorder: Recorder
     card_digest: str
+    peers: PairSecrets | None = None
     _work: _Work | None = field(default=None, init=False)
 
     def run(self) -> None:
@@ -134,7 +137,10 @@ class Client:
         with self._phase(Phase.TRAIN, order, work):
             tensors = self.backend.train(spikes, labels, noise=self._noise("model", plan))
         with self._phase(Phase.DEFEND, order, work):
-            defended = chain(plan.defences).update(tensors, self._noise("defence", plan))
+            defences = chain(plan.defences)
+            defended = defences.update(tensors, self._noise("defence", plan))
+            if "hidden" in defences.hooks:
+                defended = defences.hidden(defended, self._cohort(plan))
         with self._phase(Phase.SUBMIT, order, work):
             update = Update(
                 kind=plan.training.update,
@@ -224,6 +230,14 @@ class Client:
         if plan.reproducible:
             return self.secret.stream(purpose, plan.run_id, plan.round)
         return SystemNoise()
+
+    def _cohort(self, plan: RoundPlan) -> Cohort:
+        if self.peers is None:
+            raise ConfigError(
+                "the plan hides updates among those of the other clients, but this client shares "
+                "no secrets with them; start it with --peers FILE"
+            )
+        return self.peers.of_round(plan.run_id, plan.round)
 
     def _ticket(self, plan: RoundPlan) -> Ticket:
         return Ticket(run_id=plan.run_id, round=plan.round, client_id=self.name)

@@ -18,7 +18,7 @@ from fedcore.types import check_id
 __all__ = ["ClientConfig", "read_config"]
 
 _PATHS = frozenset(
-    ["address_file", "certs", "judge_key", "log", "pulse", "secret", "shard", "vault"]
+    ["address_file", "certs", "judge_key", "log", "peers", "pulse", "secret", "shard", "vault"]
 )
 
 
@@ -43,6 +43,7 @@ class ClientConfig:
         period_s: mean time between the meter's samples.
         energy_model: table that prices CPU time.
         shared_by: clients that share this host's meter.
+        peers: file with the secrets that it shares with each other client; "" for none.
         pulse: file touched at every answered heartbeat, for a health check; "" for none.
         log: file for the log; "" is standard error.
         verbose: whether debug lines are logged too.
@@ -62,6 +63,7 @@ class ClientConfig:
     period_s: float = 0.1
     energy_model: str = "generic-x86-thread"
     shared_by: int = 1
+    peers: str = ""
     pulse: str = ""
     log: str = ""
     verbose: bool = False
@@ -141,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--shard", metavar="FOLDER", help="folder with shard.npz and card.json")
     add("--secret", metavar="FILE", help="the client's secret")
     add("--judge-key", metavar="FILE", help="the judge's public key (judge.pub)")
+    add("--peers", metavar="FILE", help="the secrets shared with each other client (none)")
     add("--vault", metavar="FOLDER", help="where sealed records go")
     add("--backend", help="registered backend (torch)")
     add("--threads", type=int, metavar="N", help="CPU threads for training (the backend's choice)")

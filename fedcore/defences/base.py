@@ -1,4 +1,4 @@
-"""The five places where a defence can act, and how several of them make one."""
+"""The six places where a defence can act, and how several of them make one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fedcore.cohort import Cohort
 from fedcore.defences.noise import NoiseSource
 from fedcore.plan import Choice, ModelSpec
 from fedcore.registry import Registry
@@ -16,7 +17,7 @@ from fedcore.types import TensorMap
 
 __all__ = ["DEFENCES", "Chain", "Defence", "OwnBatch", "chain"]
 
-_HOOKS = ("model", "example_gradients", "informed_update", "update", "aggregate")
+_HOOKS = ("model", "example_gradients", "informed_update", "update", "hidden", "aggregate")
 
 
 class OwnBatch(Protocol):
@@ -40,7 +41,7 @@ class OwnBatch(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Defence:
-    """A defence overrides at least one of five hooks; the others change nothing.
+    """A defence overrides at least one of six hooks; the others change nothing.
 
     The fields of a subclass are its options. Hooks never alter their arguments, and keep the
     names, order, shapes and dtypes of the tensors.
@@ -84,6 +85,17 @@ class Defence:
             UpdateError: the update cannot be defended (NaN, infinity), and must not be sent.
         """
         del rng
+        return tensors
+
+    def hidden(self, tensors: TensorMap, cohort: Cohort) -> TensorMap:
+        """The update after `update`, by a defence that all clients of a round carry out together.
+
+        Args:
+            tensors: float32 by parameter name.
+            cohort: what this client shares with the others; testbed deals it where this hook is
+                overridden.
+        """
+        del cohort
         return tensors
 
     def aggregate(self, updates: Iterator[TensorMap]) -> Iterator[TensorMap]:
@@ -132,6 +144,12 @@ class Chain(Defence):
             tensors = step.update(tensors, rng)
         return tensors
 
+    def hidden(self, tensors: TensorMap, cohort: Cohort) -> TensorMap:
+        """Through every step."""
+        for step in self.steps:
+            tensors = step.hidden(tensors, cohort)
+        return tensors
+
     def aggregate(self, updates: Iterator[TensorMap]) -> Iterator[TensorMap]:
         """Through every step."""
         for step in self.steps:
@@ -148,6 +166,7 @@ DEFENCES: Registry[type[Defence]] = Registry(
         "laplace": "fedcore.defences.laplace:Laplace",
         "precode": "fedcore.defences.precode:Precode",
         "qsgd": "fedcore.defences.compress:Qsgd",
+        "secure-aggregation": "fedcore.defences.secure_aggregation:SecureAggregation",
         "sign": "fedcore.defences.compress:Sign",
         "soteria": "fedcore.defences.soteria:Soteria",
         "topk": "fedcore.defences.compress:TopK",

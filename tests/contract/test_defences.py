@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedcore.cohort import PairSecrets
 from fedcore.defences.base import DEFENCES, Defence, chain
 from fedcore.errors import ConfigError
 from fedcore.plan import Choice, ModelSpec
-from fedcore.seeds import stream
+from fedcore.seeds import ClientSecret, stream
 from fedcore.tensors import schema_of
 
 pytestmark = pytest.mark.parametrize("name", DEFENCES.names())
@@ -33,6 +34,9 @@ class Batch:
         assert layer == "fc"
         values, slopes = np.arange(28, dtype=np.float32).reshape(2, 2, 7) + 1
         return values, slopes
+
+
+COHORT = PairSecrets.deal("a", ["a", "b"], master=ClientSecret(bytes(32))).of_round("run", 0)
 
 
 def update() -> dict[str, np.ndarray]:
@@ -68,6 +72,10 @@ def test_every_hook_keeps_its_shape_and_one_acts(name: str) -> None:
     per_example = {key: np.stack([t, t]) for key, t in sent.items()}
     assert schema_of(one.example_gradients(per_example)) == schema_of(per_example)
     assert schema_of(one.informed_update(sent, Batch())) == schema_of(sent)
+    hidden = one.hidden(sent, COHORT)
+    assert list(hidden) == list(sent)
+    assert schema_of(hidden) == schema_of(sent)
+    assert {t.dtype for t in hidden.values()} == {np.dtype(np.float32)}
     assert [schema_of(u) for u in one.aggregate(iter([sent, sent]))] == [schema_of(sent)] * 2
 
 
@@ -78,6 +86,7 @@ def test_hooks_that_are_not_overridden_change_nothing(name: str) -> None:
         "example_gradients": lambda: one.example_gradients(sent) is sent,
         "informed_update": lambda: one.informed_update(sent, Batch()) is sent,
         "update": lambda: one.update(sent, stream(0)) is sent,
+        "hidden": lambda: one.hidden(sent, COHORT) is sent,
         "aggregate": lambda: next(one.aggregate(iter([sent]))) is sent,
     }
     assert all(unchanged[hook]() for hook in unchanged.keys() - one.hooks)
