@@ -21,8 +21,9 @@ import torch
 
 from attacker.attacks import ATTACKS
 from attacker.attacks.base import Budget
+from benchmarks.data_sets import mnist
 from benchmarks.updates import gradient_of_batch, observation
-from benchmarks.victims import VICTIMS, mnist, trained_victim
+from benchmarks.victims import VICTIMS, trained_victim
 from fedcore.data.datasets import dataset_of
 from fedcore.defences.base import chain
 from fedcore.nn.models import initial_weights

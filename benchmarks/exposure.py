@@ -2,7 +2,7 @@
 
     python -m benchmarks.exposure --root DATA --cache NETS conv-relu conv-snn-t4
 
-The first test images, one per update, at each stage of training. Nothing was tuned. Ends with one
+The first test examples, one per update, at each stage of training. Nothing was tuned. Ends with one
 line `RESULT key=value ...` per network and stage: means over updates, the median time.
 """
 
@@ -15,8 +15,9 @@ from statistics import fmean, median
 
 import torch
 
+from benchmarks.data_sets import parts_of
 from benchmarks.updates import gradient_of_batch, observation
-from benchmarks.victims import VICTIMS, Victim, mnist, trained_victim
+from benchmarks.victims import VICTIMS, Victim, trained_victim
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
 from fedcore.plan import Training
@@ -33,14 +34,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", choices=sorted(VICTIMS))
-    parser.add_argument("--root", type=Path, required=True, help="folder with MNIST")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--cache", type=Path, required=True, help="trained networks are kept here")
     parser.add_argument("--updates", type=int, default=16)
     parser.add_argument("--directions", type=int, default=N_DIRECTIONS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    examples = mnist(args.root, split="test")
     for name in args.names:
+        examples = parts_of(VICTIMS[name].data, args.root).victims
         stages = trained_victim(name, root=args.root, cache=args.cache)
         for stage, weights in stages.items():
             rows = [

@@ -25,8 +25,9 @@ from scipy.optimize import linear_sum_assignment
 
 from attacker.attacks.base import Budget
 from attacker.attacks.first_layer import FirstLayer
+from benchmarks.data_sets import mnist
 from benchmarks.updates import gradient_of_batch, observation
-from benchmarks.victims import VICTIMS, mnist, trained_victim
+from benchmarks.victims import VICTIMS, trained_victim
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, Training

@@ -26,8 +26,9 @@ import torch
 from attacker.labels import LABEL_ESTIMATORS
 from attacker.labels.counts import rounded
 from attacker.labels.readout import read
+from benchmarks.data_sets import parts_of
 from benchmarks.updates import gradient_of_batch, observation
-from benchmarks.victims import STAGES, VICTIMS, accuracy, mnist, trained_victim
+from benchmarks.victims import STAGES, VICTIMS, accuracy, trained_victim
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
 from fedcore.nn.arrays import to_tensor
@@ -117,8 +118,8 @@ def trained(
 ) -> dict[str, float]:
     """The mean overlap over kinds of clients at batch 64, by network, stage and estimator."""
     names = LABEL_ESTIMATORS.names()
-    held = mnist(root, split="train").take(np.arange(58_000, 60_000))
-    test = mnist(root, split="test")
+    parts = parts_of(VICTIMS[network].data, root)
+    held, test = parts.choosing, parts.victims
     told = Knowledge(auxiliary_inputs=held.inputs, auxiliary_labels=held.labels)
     facts: dict[str, float] = {}
     for stage, weights in stages.items():
