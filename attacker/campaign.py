@@ -40,6 +40,7 @@ _GRANT_BEHIND = {
     "labels": "labels",
     "step_order": "step_order",
     "encoded_input": "encoded_input",
+    "batch_statistics": "batch_statistics",
     "auxiliary_inputs": "auxiliary_data",
     "auxiliary_labels": "auxiliary_data",
 }

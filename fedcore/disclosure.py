@@ -1,8 +1,9 @@
 """The file in which granted knowledge travels: written by `testbed.disclose`, read by the attacker.
 
 One npz per run, without pickles. Keys: "victims" (names `<round>/<client>` of all that are in it),
-`<round>/<client>/labels`, `.../step_order` and `.../encoded_input` where granted, and for all
-victims together "auxiliary_inputs" and "auxiliary_labels".
+`<round>/<client>/labels`, `.../step_order`, `.../encoded_input` and
+`.../batch_statistics/<layer>.<mean or variance>` where granted, and for all victims together
+"auxiliary_inputs" and "auxiliary_labels".
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import numpy as np
 
 from fedcore.errors import ConfigError, RunError
 from fedcore.npz import read_npz
-from fedcore.types import Knowledge, Ticket
+from fedcore.types import Knowledge, TensorMap, Ticket
 
 __all__ = ["read_knowledge", "write_knowledge"]
 
 _OWN = ("labels", "step_order", "encoded_input")
+_STATISTICS = "batch_statistics"
 _SHARED = ("auxiliary_inputs", "auxiliary_labels")
 
 
@@ -32,6 +34,8 @@ def write_knowledge(path: Path, knowledge: Mapping[Ticket, Knowledge]) -> None:
     arrays = {"victims": np.array([_name(ticket) for ticket in knowledge], dtype=np.str_)}
     for ticket, told in knowledge.items():
         arrays |= {f"{_name(ticket)}/{key}": getattr(told, key) for key in _OWN}
+        for key, values in (told.batch_statistics or {}).items():
+            arrays[f"{_name(ticket)}/{_STATISTICS}/{key}"] = values
     for told in list(knowledge.values())[:1]:
         arrays |= {key: getattr(told, key) for key in _SHARED}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +58,7 @@ def read_knowledge(path: Path) -> dict[Ticket, Knowledge]:
         return {
             _ticket(path.stem, name): Knowledge(
                 **{key: arrays.get(f"{name}/{key}") for key in _OWN},
+                batch_statistics=_within(f"{name}/{_STATISTICS}/", arrays),
                 **{key: arrays.get(key) for key in _SHARED},
             )
             for name in names
@@ -62,6 +67,12 @@ def read_knowledge(path: Path) -> dict[Ticket, Knowledge]:
         raise RunError(
             f"{path}: no granted knowledge ({error}); `leakwatt disclose` writes it"
         ) from error
+
+
+def _within(folder: str, arrays: TensorMap) -> TensorMap | None:
+    """What lies in a folder, by its name there; None where there is nothing."""
+    found = {k.removeprefix(folder): a for k, a in arrays.items() if k.startswith(folder)}
+    return found or None
 
 
 def _name(ticket: Ticket) -> str:

@@ -98,6 +98,8 @@ class ThreatModel:
         labels: the true labels of each victim batch, sorted.
         step_order: the local step of each granted label or encoded input.
         encoded_input: the encoding's actual draw (input spikes), i.e. the client's secret draw.
+        batch_statistics: mean and variance of what each normalising layer receives of each victim
+            batch, all its steps together, at the round's weights.
         defence_settings: names and options of the client's defences, which the plan holds.
         auxiliary_data: examples of the same distribution, disjoint from every victim.
         n_examples: how many distinct examples an update declares; else as many as the plan asks
@@ -112,6 +114,7 @@ class ThreatModel:
     labels: bool = False
     step_order: bool = False
     encoded_input: bool = False
+    batch_statistics: bool = False
     defence_settings: bool = False
     auxiliary_data: bool = False
     n_examples: bool = True
@@ -127,7 +130,7 @@ class ThreatModel:
     @property
     def letter(self) -> str:
         """The SoK's letter: C knows the training, D has data too, E has client statistics too."""
-        if self.labels or self.encoded_input:
+        if self.labels or self.encoded_input or self.batch_statistics:
             return "E"
         if self.auxiliary_data:
             return "D"
@@ -182,6 +185,7 @@ class Knowledge:
             never told.
         encoded_input: the client's input after encoding, [time, batch, feature...]; where labels
             are granted, too, in their order.
+        batch_statistics: by name, [channel]; see `fedcore.nn.functional.batch_statistics`.
         auxiliary_inputs: disjoint examples in [0, 1], [example, feature...].
         auxiliary_labels: their labels, int64 [example].
     """
@@ -189,11 +193,12 @@ class Knowledge:
     labels: np.ndarray | None = None
     step_order: np.ndarray | None = None
     encoded_input: np.ndarray | None = None
+    batch_statistics: TensorMap | None = None
     auxiliary_inputs: np.ndarray | None = None
     auxiliary_labels: np.ndarray | None = None
 
     def need(self, name: str) -> np.ndarray:
-        """Return a granted field.
+        """Return a granted array.
 
         Raises:
             KnowledgeError: the threat model does not grant it.

@@ -11,13 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from attacker.observations import Seen
+from attacker.replay import replay
 from fedcore.config import Arm, Experiment
 from fedcore.data.shards import read_auxiliary
 from fedcore.disclosure import write_knowledge
 from fedcore.errors import RunError
 from fedcore.ground_truth import JudgeKey, VictimRecord, open_record
 from fedcore.layout import PrivateFolder, RunFolder
-from fedcore.types import Knowledge, ThreatModel, Ticket
+from fedcore.types import Knowledge, Observation, TensorMap, ThreatModel, Ticket
 from testbed.results import accepted_updates
 
 __all__ = ["disclose", "granted"]
@@ -42,17 +44,25 @@ def granted(
     *,
     threat: ThreatModel,
     auxiliary: tuple[np.ndarray, np.ndarray] | None,
+    seen: Observation | None = None,
 ) -> Knowledge:
     """What a threat model lets the attacker know about one update.
 
     Args:
-        record: the truth; needed only where labels or encoded input are granted.
+        record: the truth; needed only where something of the batch is granted.
         threat: of the arm.
         auxiliary: inputs and labels that no client holds.
+        seen: the update, with its plan as the client got it; needed only where batch statistics
+            are granted.
     """
     inputs, labels = auxiliary if auxiliary and threat.auxiliary_data else (None, None)
     told = Knowledge() if record is None else _of_batch(record, threat)
-    return replace(told, auxiliary_inputs=inputs, auxiliary_labels=labels)
+    return replace(
+        told,
+        batch_statistics=_statistics(record, seen) if record and seen else None,
+        auxiliary_inputs=inputs,
+        auxiliary_labels=labels,
+    )
 
 
 def _of_batch(record: VictimRecord, threat: ThreatModel) -> Knowledge:
@@ -74,13 +84,26 @@ def _of_batch(record: VictimRecord, threat: ThreatModel) -> Knowledge:
     )
 
 
+def _statistics(record: VictimRecord, seen: Observation) -> TensorMap:
+    """Of the whole batch at the round's weights, whatever the order of its examples."""
+    from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors  # needs torch
+    from fedcore.nn.functional import batch_statistics
+    from fedcore.nn.models import build
+
+    train = record.encoded_input
+    order = sorted(range(train.shape[1]), key=lambda i: train[:, i].tobytes())
+    inputs = to_tensor(train[:, order]).float()
+    return to_arrays(batch_statistics(build(seen.plan.model), to_tensors(seen.weights), inputs))
+
+
 def _disclose_arm(
     experiment: Experiment, arm: Arm, *, run: RunFolder, private: PrivateFolder
 ) -> None:
     run_id, threat = experiment.run_id(arm), arm.threat
     auxiliary = read_auxiliary(private.auxiliary_file) if threat.auxiliary_data else None
-    needs_truth = threat.labels or threat.encoded_input
+    needs_truth = threat.labels or threat.encoded_input or threat.batch_statistics
     key = JudgeKey.read(private.judge_private) if needs_truth else None
+    seen = _seen(experiment, arm, run=run) if threat.batch_statistics else {}
     known: dict[Ticket, Knowledge] = {}
     for update in accepted_updates(run, run_id):
         if update.ticket.round not in arm.attack.victim_rounds:
@@ -92,5 +115,16 @@ def _disclose_arm(
                 record = open_record(path.read_bytes(), key=key)
             except OSError as error:
                 raise RunError(f"{path}: cannot be disclosed ({error.strerror})") from error
-        known[update.ticket] = granted(record, threat=threat, auxiliary=auxiliary)
+        known[update.ticket] = granted(
+            record, threat=threat, auxiliary=auxiliary, seen=seen.get(update.ticket)
+        )
     write_knowledge(run.knowledge_file(run_id), known)
+
+
+def _seen(experiment: Experiment, arm: Arm, *, run: RunFolder) -> dict[Ticket, Observation]:
+    """The victims' updates with their plans as the clients got them."""
+    run_id, rounds = experiment.run_id(arm), arm.attack.victim_rounds
+    events = replay(
+        run, experiment, wants=lambda t: t.run_id == run_id and t.round in rounds, as_sent=True
+    )
+    return {e.ticket: e.observation for e in events if isinstance(e, Seen) and e.observation}

@@ -147,13 +147,33 @@ def _arm_tests(arm: Arm) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "strategy", partial(build, STRATEGIES, arm.strategy)
     for number, defence in enumerate(arm.defences):
         yield f"defences[{number}]", partial(build, DEFENCES, defence)
-    yield "defences", lambda: build_model(_trained_model(arm))
+    yield "defences", partial(_check_defences, arm)
+    yield "threat", partial(_check_threat, arm)
     yield "attack", partial(_check_attack, arm)
 
 
 def _trained_model(arm: Arm) -> ModelSpec:
     """The arm's model, as its defences change it."""
     return chain(arm.defences).model(arm.model)
+
+
+def _check_defences(arm: Arm) -> None:
+    """What they make of the model must be one, and give the gradients that they ask for."""
+    network = build_model(_trained_model(arm))
+    if network.mixes_examples and "example_gradients" in chain(arm.defences).hooks:
+        raise ConfigError(
+            "dp-sgd takes the gradient of each example by itself, and normalisation 'batch-train' "
+            "mixes the examples of a batch; take another normalisation or another defence"
+        )
+
+
+def _check_threat(arm: Arm) -> None:
+    """What is granted must be there."""
+    if arm.threat.batch_statistics and not build_model(_trained_model(arm)).norms:
+        raise ConfigError(
+            f"batch_statistics are granted, and model {arm.model.name!r} with these options "
+            "normalises nothing; set its option normalisation, or grant something else"
+        )
 
 
 def _check_attack(arm: Arm) -> None:

@@ -38,6 +38,10 @@ _CAPABILITIES = {
     "labels": ("the true labels of each victim's batch, sorted", "the sealed truth"),
     "step_order": ("the local step of each of a victim's examples", "the sealed truth"),
     "encoded_input": ("the spikes that each victim's batch was encoded as", "the sealed truth"),
+    "batch_statistics": (
+        "mean and variance of what each normalising layer receives of each victim's batch",
+        "the sealed truth",
+    ),
     "defence_settings": ("names and settings of the clients' defences", "the plan"),
     "auxiliary_data": (
         "examples of the same distribution, disjoint from every victim",
