@@ -30,6 +30,7 @@ __all__ = [
     "Schedule",
     "load_experiment",
     "parse_experiment",
+    "read_with_base",
 ]
 
 _MAX_NAME = 24  # name, arm and digest together make a run id of at most 63 characters
@@ -242,7 +243,7 @@ def load_experiment(path: Path) -> Experiment:
     Raises:
         ConfigError: one line that names the file, the key and the nearest valid name.
     """
-    return parse_experiment(_read_with_base(path, seen=()), where=path.name)
+    return parse_experiment(read_with_base(path), where=path.name)
 
 
 def parse_experiment(table: Mapping[str, Any], *, where: str) -> Experiment:
@@ -266,7 +267,16 @@ def parse_experiment(table: Mapping[str, Any], *, where: str) -> Experiment:
 _ARM_KEYS = frozenset(to_table(Arm(name="any"))) - {"name"}
 
 
-def _read_with_base(path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
+def read_with_base(path: Path, *, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The table of a file, as a delta over the file beside it that its key `base` names.
+
+    Args:
+        path: of the file.
+        seen: files that already refine this one.
+
+    Raises:
+        ConfigError: a file cannot be read or is not TOML, or bases go in a circle.
+    """
     table = read_toml(path, where=path.name)
     here = path.resolve()  # "../x/a.toml" is "a.toml" again
     if here in seen:
@@ -279,7 +289,7 @@ def _read_with_base(path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
     below = path.parent / base
     if not below.is_file():
         raise ConfigError(f"{path.name}: base: there is no file {below}")
-    return _merged(_read_with_base(below, seen=(*seen, here)), table)
+    return _merged(read_with_base(below, seen=(*seen, here)), table)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

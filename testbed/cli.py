@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from fedcore.errors import FedcoreError
-from testbed.commands import cluster, data, exposure, inspect, offline, runs
+from testbed.commands import cluster, data, exposure, inspect, offline, runs, study
 
 __all__ = ["main"]
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _how_to_go_on(arguments: Sequence[str]) -> str:
     """An experiment goes on where it was; `--fresh` would begin another run."""
-    if arguments[:1] not in (["run"], ["up"]):
+    if arguments[:1] not in (["run"], ["up"], ["study"]):
         return ""
     again = ["leakwatt", *(a for a in arguments if a != "--fresh")]
     return f"; to go on: {shlex.join(again)}"
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     offline.add_parsers(commands)
     exposure.add_parsers(commands)
     runs.add_parsers(commands)
+    study.add_parsers(commands)
     inspect.add_parsers(commands)
     return parser
 

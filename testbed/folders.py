@@ -10,7 +10,15 @@ from fedcore.errors import ConfigError
 from fedcore.layout import PrivateFolder, RunFolder
 from fedcore.registry import nearest
 
-__all__ = ["all_runs", "find_experiment", "find_run", "folders_for", "is_finished", "private_of"]
+__all__ = [
+    "all_runs",
+    "find_experiment",
+    "find_run",
+    "find_study",
+    "folders_for",
+    "is_finished",
+    "private_of",
+]
 
 _HERE = Path(__file__).parent
 DEFAULT_RUNS = Path("runs")
@@ -25,18 +33,31 @@ def find_experiment(given: Path) -> Path:
     Raises:
         ConfigError: there is no such file; the message lists the shipped ones.
     """
-    if given.exists():
+    return _find(given, "experiments", what="experiment")
+
+
+def find_study(given: Path) -> Path:
+    """A study file: as given, or one that Leakwatt ships, by its name ("small").
+
+    Raises:
+        ConfigError: there is no such file; the message lists the shipped ones.
+    """
+    return _find(given, "experiments/paper", what="study")
+
+
+def _find(given: Path, folder: str, *, what: str) -> Path:
+    if given.is_file():
         return given
     # Beside this package in the wheel, beside the packages in a checkout.
     shipped = {
         path.stem: path
-        for folder in (_HERE / "experiments", _HERE.parent / "experiments")
-        for path in folder.glob("*.toml")
+        for place in (_HERE / folder, _HERE.parent / folder)
+        for path in place.glob("*.toml")
     }
     if given.name in shipped:
         return shipped[given.name]
     raise ConfigError(
-        f"no experiment file {given} (shipped: {', '.join(sorted(shipped))})"
+        f"no {what} file {given} (shipped: {', '.join(sorted(shipped))})"
         f"{nearest(given.stem, sorted(shipped))}"
     )
 

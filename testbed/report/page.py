@@ -26,6 +26,7 @@ from testbed.report.grids import Grid
 from testbed.report.plane import plane_figure
 from testbed.report.sentences import sentences
 from testbed.report.summary import summary_rows
+from testbed.report.template import template
 from testbed.results import ArmResults, Results, load_results
 from testbed.statistics import Estimate
 
@@ -44,27 +45,13 @@ def write_report(run: RunFolder) -> Path:
     """
     results = load_results(run)
     pictures = [_pictures(run, arm) for arm in results.arms]
-    page = _template().render(**_content(results, pictures))
+    page = template("page.html.j2").render(**_content(results, pictures))
     run.report.mkdir(parents=True, exist_ok=True)
     beside = run.report / "index.part"
     beside.write_text(page, encoding="utf-8")
     path = run.report / "index.html"
     beside.replace(path)
     return path
-
-
-def _template() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(words=words, is_missing=lambda value: isinstance(value, Missing))
-    return environment.get_template("page.html.j2")
 
 
 def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[str, Any]:

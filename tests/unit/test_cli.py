@@ -24,7 +24,7 @@ from testbed.provenance import own_version
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("run", "up", "prepare", "client", "aggregator", "attacker", "data", "certs", "vault"),
-    *("attack", "disclose", "judge", "exposure", "report", "runs", "plugins", "doctor"),
+    *("attack", "disclose", "judge", "exposure", "report", "runs", "plugins", "doctor", "study"),
 )
 
 

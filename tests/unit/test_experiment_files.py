@@ -15,7 +15,7 @@ from testbed.experiment import check
 
 pytestmark = pytest.mark.torch
 
-SHIPPED = sorted((Path(__file__).parents[2] / "experiments").rglob("*.toml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 WHERE = "mine.toml"
 
 
