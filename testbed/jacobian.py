@@ -101,14 +101,14 @@ def input_spectrum(
     if isinstance(mechanism, Missing):
         bound = mechanism
     else:
-        examples = step * _example_gradients(plan, weights, at, to_tensor(labels))
-        sent = Sent(
-            rows=rows,
-            update=examples.mean(axis=0),
-            sizes=tuple(tensor.size for tensor in weights.values()),
+        update, examples = _gradients(plan, weights, at, to_tensor(labels))
+        sizes = tuple(tensor.size for tensor in weights.values())
+        bound = bound_behind(
+            mechanism,
+            Sent(rows=rows, update=step * update, sizes=sizes),
+            examples=step * examples,
+            owners=np.unravel_index(chosen, at.shape)[0 if is_raw else 1],
         )
-        owners = np.unravel_index(chosen, at.shape)[0 if is_raw else 1]
-        bound = bound_behind(mechanism, sent, examples=examples, owners=owners)
     return Spectrum(
         of="raw" if is_raw else "encoded",
         n_inputs=at.numel(),
@@ -141,18 +141,16 @@ def _jacobian(
     return rows.double().numpy()
 
 
-def _example_gradients(
+def _gradients(
     plan: RoundPlan, weights: TensorMap, at: Tensor, labels: Tensor
-) -> np.ndarray:
-    """Each example's own gradient, float64 [example, parameter]."""
-    network, params = build(plan.model), to_tensors(weights)
-    train = _train(plan, at)
-    alone = [
-        gradient(network, params, train[:, i : i + 1], labels[i : i + 1])
-        for i in range(len(labels))
-    ]
-    flat = [torch.cat([tensor.flatten() for tensor in one.values()]) for one in alone]
-    return torch.stack(flat).double().numpy()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the batch, float64 [parameter], and of each example alone, [example, parameter]."""
+    network, params, train = build(plan.model), to_tensors(weights), _train(plan, at)
+    everything = slice(None), *(slice(i, i + 1) for i in range(len(labels)))
+    found = [gradient(network, params, train[:, own], labels[own]) for own in everything]
+    flat = [torch.cat([tensor.flatten() for tensor in one.values()]) for one in found]
+    stacked = torch.stack(flat).double().numpy()
+    return stacked[0], stacked[1:]
 
 
 def _train(plan: RoundPlan, at: Tensor) -> Tensor:
