@@ -43,6 +43,7 @@ SCORED = (
     "ssim",
     "mse",
     "reidentified",
+    "identified",
     "label-accuracy",
     "spike-iou",
     "temporal-correlation",

@@ -105,7 +105,7 @@ class AttackSetting:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     restarts: int = 2
-    iterations: int = 200
+    iterations: int = 150
     knows: tuple[Literal["labels", "auxiliary_data"], ...] = ()
 
     def __post_init__(self) -> None:
