@@ -16,7 +16,7 @@ from fedcore.nn.models import READOUT
 from fedcore.nn.models.network import Network, Run
 from fedcore.plan import ModelSpec
 
-__all__ = ["OwnNetwork"]
+__all__ = ["OwnNetwork", "Transformed"]
 
 
 class OwnNetwork(Network):
