@@ -25,6 +25,7 @@ __all__ = [
     "GRID",
     "INK",
     "MUTED",
+    "N_LOOKS",
     "PAPER",
     "PHASE_COLOURS",
     "Drawing",
@@ -59,6 +60,9 @@ _LOOKS = (
     Look("#8a6d00", "v", "-"),
     Look("#56b4e9", "P", "--"),
 )
+
+N_LOOKS = len(_LOOKS)
+"""That can be told apart in one figure."""
 
 PHASE_COLOURS: Mapping[Phase, str] = {
     Phase.IDLE: "#b9c0c9",

@@ -25,7 +25,6 @@ from fedcore.strict import build, digest
 from fedcore.tensors import pack_weights
 from fedcore.types import Knowledge, Missing, Observation, Reconstruction
 from testbed.baselines import Auxiliary, Pool
-from testbed.findings import summarise
 from testbed.metrics import METRICS
 from testbed.report.canvas import picture_uri
 from testbed.scoring import Case, attempt_of, baseline_guesses, score_case
@@ -213,31 +212,25 @@ def _scored(
         )
         for case in cases
     ]
-    scores = {
-        name: [
-            score_case(
-                case,
-                name,
-                METRICS.get(name),
-                baselines=guesses,
-                pool=pool,
-                labels_are_granted="labels" in cell.setting.knows,
-            )
-            for case, guesses in zip(cases, baselines, strict=True)
-        ]
+    scores = tuple(
+        score_case(
+            case,
+            name,
+            METRICS.get(name),
+            baselines=guesses,
+            pool=pool,
+            labels_are_granted="labels" in cell.setting.knows,
+        )
         for name in SCORED
-    }
+        for case, guesses in zip(cases, baselines, strict=True)
+    )
     return Outcome(
         state="done",
         accuracy=network.accuracy,
         training_s=network.cpu_s,
         n_pool=len(pool),
         attempts=tuple(attempt_of(case) for case in cases),
-        scores=tuple(score for found in scores.values() for score in found),
-        summaries={
-            name: summarise(found, metric=METRICS.get(name), name=name, of_round=None)
-            for name, found in scores.items()
-        },
+        scores=scores,
         pictures=_pictures(cases, [truth for _, truth in sent]),
         cpu_s=process_time() - started_s,
     )

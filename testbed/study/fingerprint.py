@@ -18,7 +18,6 @@ CELL_SOURCES = (
     "testbed/findings.py",
     "testbed/metrics",
     "testbed/scoring.py",
-    "testbed/statistics.py",
     "testbed/study/cells.py",
     "testbed/study/design.py",
     "testbed/study/updates.py",

@@ -85,7 +85,7 @@ def _content(results: Results) -> dict[str, Any]:
 
 def _panel(panel: Panel, *, into: Path) -> dict[str, Any]:
     return {
-        "title": f"{panel.data}, {panel.network}",
+        "title": panel.title,
         "ticks": panel.ticks,
         "drawing": panel.figure(into=into),
         "rows": {
@@ -117,7 +117,9 @@ def _entry(outcome: Outcome) -> dict[str, str]:
 
 def _small(outcome: Outcome) -> list[str]:
     psnr = outcome.summaries["psnr"]
-    found = [] if isinstance(psnr.success, Missing) else [f"{psnr.success.n_yes}/{psnr.success.n}"]
+    found = [words.share_text(psnr.success)] if psnr.n else []
+    if not (isinstance(psnr.oracle, Missing) or isinstance(psnr.mean, Missing)):
+        found.append(f"oracle {psnr.oracle.value:.1f}")
     for name, short in _SHORT.items():
         mean = outcome.summaries[name].mean
         if not isinstance(mean, Missing):

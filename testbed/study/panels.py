@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedcore.types import Missing
-from testbed.report.canvas import MUTED, Drawing, draw, look_of
+from testbed.report.canvas import MUTED, N_LOOKS, Drawing, draw, look_of
 from testbed.statistics import Estimate
 from testbed.study.design import Axis, Cell, Grid
 from testbed.study.results import Outcome
@@ -29,6 +30,7 @@ AXIS_NAMES: dict[Axis, str] = {
     "surrogate": "surrogate",
 }
 _TOP_DB = 60  # above it a difference says nothing to the eye, and exact recovery is at 140
+_MAY_STAND_APART = ("seed", "stage")  # in panels of their own, in this order
 _ROOM = 0.7  # that the series of one place share
 
 
@@ -37,13 +39,13 @@ class Panel:
     """Cells of one grid with the same data and network.
 
     Attributes:
+        title: data, network, and what else its cells share and other panels' do not.
         ticks: values along the grid's axis, in its order.
         series: what the cells differ in otherwise -> tick -> the cell's result.
     """
 
     grid: Grid
-    data: str
-    network: str
+    title: str
     ticks: tuple[str, ...]
     series: dict[str, dict[str, tuple[Cell, Outcome]]]
 
@@ -53,7 +55,8 @@ class Panel:
             name: [(self.ticks.index(tick), over) for tick, over in _margins(row)]
             for name, row in self.series.items()
         }
-        if not any(points.values()):
+        points = {name: found for name, found in points.items() if found}
+        if not points:
             return None
 
         def plot(axes: Axes) -> None:
@@ -83,11 +86,11 @@ class Panel:
             axes.legend(loc="best", fontsize=7.5)
 
         return draw(
-            f"{self.grid.name}-{self.data}-{self.network}",
+            "-".join([self.grid.name, *re.findall(r"[\w]+", self.title)]),
             plot,
-            title=f"{self.data}, {self.network}",
+            title=self.title,
             alt=f"PSNR above the mean image's by {AXIS_NAMES[self.grid.x]}, for "
-            f"{', '.join(self.series)}; the table has the numbers.",
+            f"{', '.join(points)}; the table has the numbers.",
             into=into,
             note=f"bars: 95 % over victims; 0: a guess without the update; {_TOP_DB}: or more",
             size_inch=(5.0, 3.4),
@@ -95,18 +98,25 @@ class Panel:
 
 
 def panels_of(results: Results, grid: Grid) -> list[Panel]:
-    """The panels of one grid."""
+    """The panels of one grid: seeds and stages have their own where there are many series."""
     outcomes = {cell.digest(""): outcome for cell, outcome in results.outcomes}
     cells = [(cell, outcomes[cell.digest("")]) for cell in results.study.cells_of(grid)]
     named = _what_varies([cell for cell, _ in cells], but=grid.x)
-    panels: dict[tuple[str, str], dict[str, dict[str, tuple[Cell, Outcome]]]] = {}
+    apart: list[str] = []
+    for part in _MAY_STAND_APART:
+        if len({_name(cell, named) for cell, _ in cells}) > N_LOOKS and part in named:
+            named.remove(part)
+            apart.append(part)
+    panels: dict[str, dict[str, dict[str, tuple[Cell, Outcome]]]] = {}
     for cell, outcome in cells:
-        panel = panels.setdefault((cell.data, cell.network), {})
-        panel.setdefault(_name(cell, named), {})[cell.x[grid.x]] = cell, outcome
+        parts = _parts(cell)
+        title = ", ".join([cell.data, cell.network, *(parts[part] for part in apart)])
+        series = panels.setdefault(title, {}).setdefault(_name(cell, named), {})
+        series[cell.x[grid.x]] = cell, outcome
     ticks = tuple(dict.fromkeys(cell.x[grid.x] for cell, _ in cells))
     return [
-        Panel(grid=grid, data=data, network=network, ticks=ticks, series=series)
-        for (data, network), series in panels.items()
+        Panel(grid=grid, title=title, ticks=ticks, series=series)
+        for title, series in panels.items()
     ]
 
 

@@ -10,16 +10,17 @@ nothing that it follows from has changed.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fedcore.errors import RunError, StorageError
 from fedcore.strict import canonical_json, parse
 from fedcore.types import LeakageScore, Missing
-from testbed.findings import Attempt, Summary
+from testbed.findings import Attempt, Summary, summarise
+from testbed.metrics import METRICS
 from testbed.study.design import Cell, Study
 
 __all__ = ["NOT_RUN", "Outcome", "Picture", "StudyFolder", "TrainedNetwork"]
@@ -54,7 +55,6 @@ class Outcome:
         cpu_s: of updates, attack and scores, without training.
         attempts: the victims as the attack left them.
         scores: by victim and metric.
-        summaries: by metric.
         pictures: of the first examples.
     """
 
@@ -66,8 +66,18 @@ class Outcome:
     cpu_s: float = 0.0
     attempts: tuple[Attempt, ...] = ()
     scores: tuple[LeakageScore, ...] = ()
-    summaries: Mapping[str, Summary] = field(default_factory=dict)
     pictures: tuple[Picture, ...] = ()
+
+    @functools.cached_property
+    def summaries(self) -> dict[str, Summary]:
+        """The scores over all victims, by metric."""
+        by_metric: dict[str, list[LeakageScore]] = {}
+        for score in self.scores:
+            by_metric.setdefault(score.metric, []).append(score)
+        return {
+            name: summarise(scores, metric=METRICS.get(name), name=name, of_round=None)
+            for name, scores in by_metric.items()
+        }
 
     @property
     def is_final(self) -> bool:
