@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from attacker.attacks import ATTACKS
 from attacker.attacks.base import Budget, refusal
 from attacker.observations import AllOver, Event, RunOver, Seen, assumptions, restricted
 from attacker.progress import ProgressFile
+from attacker.secure_sums import round_sums
 from fedcore.config import Arm, AttackConfig, Experiment
 from fedcore.disclosure import read_knowledge
 from fedcore.errors import AttackError, KnowledgeError
@@ -149,18 +151,25 @@ class Campaign:
         progress = ProgressFile(
             self._folder(run_id) / "progress.jsonl", run_id=run_id, pulse=self._pulse
         )
-        known = self._knowledge(run_id, arm.threat, seen)
-        answers: Sequence[Reconstruction]
+        sums = round_sums(seen, self._knowledge(run_id, arm.threat, seen))
+        refuse = partial(refusal, attack=arm.attack.name, budget=budget)
         try:
             _require(attack.requires, threat=arm.threat)
-            answers = attack.reconstruct(
-                seen, known, rng=stream(self._seed, "attack"), budget=budget, progress=progress
+            found = attack.reconstruct(
+                sums.seen,
+                sums.known,
+                rng=stream(self._seed, "attack"),
+                budget=budget,
+                progress=progress,
             )
         except (AttackError, KnowledgeError) as error:
             log.warning("cannot attack", extra={"run": run_id, "why": str(error)})
-            answers = [
-                refusal(o, attack=arm.attack.name, budget=budget, why=str(error)) for o in seen
-            ]
+            found = [refuse(o, why=str(error)) for o in sums.seen]
+        answered = sums.spread(found, seen)
+        answers = [
+            answered[i] if i in answered else refuse(o, why=sums.failed[i])
+            for i, o in enumerate(seen)
+        ]
         answers = [
             replace(a, certificate={**a.certificate, **assumptions(o, arm.threat)})
             for a, o in zip(answers, seen, strict=True)

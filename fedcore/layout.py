@@ -18,7 +18,8 @@ runs/<experiment id>/            may be read by anybody, the attacker included
     judge.pub                    seals it
     certs/<name>.{crt,key}       and ca.crt
     services/<name>/             what one service needs of the above, and nothing else; for a client
-                                 also shard.npz, card.json, secret, client.toml
+                                 also shard.npz, card.json, secret, client.toml, and peers
+                                 where clients hide their updates from the aggregator
     auxiliary.npz                examples that no client holds
 """
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from aggregator.strategies.base import STRATEGIES
 from attacker.attacks import ATTACKS
 from fedcore.codecs.base import CODECS
+from fedcore.cohort import PairSecrets
 from fedcore.config import Arm, Experiment, load_experiment
 from fedcore.data.datasets import DATASETS
 from fedcore.data.encodings import ENCODINGS, encode
@@ -23,6 +24,8 @@ from fedcore.data.partition import PARTITIONS
 from fedcore.data.shards import ShardCard, read_shard
 from fedcore.data.shards import prepare as prepare_shards
 from fedcore.defences.base import DEFENCES, chain
+from fedcore.defences.dp_sgd import DpSgd
+from fedcore.defences.secure_aggregation import SecureAggregation
 from fedcore.errors import ConfigError
 from fedcore.ground_truth import JudgeKey
 from fedcore.layout import PrivateFolder, RunFolder
@@ -134,6 +137,7 @@ def _tests(experiment: Experiment) -> Iterator[tuple[str, Callable[[], object]]]
         at = "" if len(experiment.arms) == 1 else f"arm {arm.name!r}: "
         for key, test in _arm_tests(arm):
             yield at + key, test
+        yield at + "defences", partial(_check_cohort, arm, n_clients=experiment.n_clients)
 
 
 def _arm_tests(arm: Arm) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -159,12 +163,40 @@ def _trained_model(arm: Arm) -> ModelSpec:
 
 def _check_defences(arm: Arm) -> None:
     """What they make of the model must be one, and give the gradients that they ask for."""
+    for step in chain(arm.defences).steps:
+        if isinstance(step, DpSgd) and step.batch_size != arm.training.batch_size:
+            raise ConfigError(
+                f"dp-sgd divides by its batch_size, {step.batch_size}, but training.batch_size is "
+                f"{arm.training.batch_size}; make them equal, since the guarantee rests on it"
+            )
     network = build_model(_trained_model(arm))
     if network.mixes_examples and "example_gradients" in chain(arm.defences).hooks:
         raise ConfigError(
             "dp-sgd takes the gradient of each example by itself, and normalisation 'batch-train' "
             "mixes the examples of a batch; take another normalisation or another defence"
         )
+
+
+def _check_cohort(arm: Arm, *, n_clients: int) -> None:
+    """Masks must arrive as they were made, cancel in every round, and fit into the ring."""
+    for defence in chain(arm.defences).steps:
+        if not isinstance(defence, SecureAggregation):
+            continue
+        if arm.codec.name != "f32":
+            raise ConfigError(
+                f"secure-aggregation needs codec 'f32', which carries whole numbers unchanged; "
+                f"got {arm.codec.name!r}"
+            )
+        if arm.schedule.quorum < n_clients:
+            raise ConfigError(
+                f"secure-aggregation needs every client in every round; set schedule.quorum = "
+                f"{n_clients}, got {arm.schedule.quorum}"
+            )
+        if n_clients > defence.max_clients:
+            raise ConfigError(
+                f"secure-aggregation with bits = {defence.bits} sums at most "
+                f"{defence.max_clients} clients, this experiment has {n_clients}; lower bits"
+            )
 
 
 def _check_threat(arm: Arm) -> None:
@@ -204,6 +236,9 @@ def _write_private(
         own = private.service(client_id)
         shutil.copy(private.judge_public, own / private.judge_public.name)
         master.derive("client", client_id).write(private.secret_file(client_id))
+        if _hides_updates(experiment):
+            pairs = PairSecrets.deal(client_id, experiment.client_ids, master=master)
+            pairs.write(own / "peers")
         (own / "client.toml").write_text(_client_settings(experiment, client_id))
     return write_shards(experiment, folder_of=private.service, auxiliary=private.auxiliary_file)
 
@@ -221,7 +256,13 @@ judge_key = "judge.pub"
 meter = {{ name = "{hardware.meter.name}", options = {{ {options} }} }}
 period_s = {hardware.period_s}
 energy_model = "{hardware.energy_model}"
+{'peers = "peers"' if _hides_updates(experiment) else ""}
 """
+
+
+def _hides_updates(experiment: Experiment) -> bool:
+    """Whether the clients need secrets with each other."""
+    return any("hidden" in chain(arm.defences).hooks for arm in experiment.arms)
 
 
 def _master_secret(path: Path) -> ClientSecret:

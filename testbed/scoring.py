@@ -114,7 +114,8 @@ def _why_not_scored(answer: Reconstruction, *, shape: tuple[int, ...]) -> str:
         return answer.failed
     if not np.isfinite(answer.losses).any():
         return "no restart has a finite loss"
-    if answer.candidates.shape[1:] != shape:
+    n_answered, *shape_answered = answer.candidates.shape[1:]
+    if n_answered < shape[0] or tuple(shape_answered) != shape[1:]:
         return (
             f"the attack answered with shape {answer.candidates.shape[1:]}, the batch has {shape}"
         )
@@ -147,11 +148,14 @@ def baseline_guesses(
     """
     if isinstance(case.truth, Missing):
         return {}
-    shape = case.truth.inputs.shape
-    noise = noise_guesses(seed, case.ticket, shape=shape, n_classes=n_classes)
-    mean_image = mean_image_guess(auxiliary, batch_size=shape[0])
+    n_examples, *shape = case.truth.inputs.shape
+    answered = 0 if isinstance(case.answer, Missing) else case.answer.candidates.shape[1]
+    n_noise = max(n_examples, answered)
+    noise = noise_guesses(seed, case.ticket, shape=(n_noise, *shape), n_classes=n_classes)
+    mean_image = mean_image_guess(auxiliary, batch_size=n_examples)
     class_mean = class_mean_guess(auxiliary, labels=case.truth.labels)
-    # Noise is matched like an attack's answer, so that matching favours neither.
+    # Noise is matched like an attack's answer, and there is as much of it (the sum of a round holds
+    # the examples of all its clients), so that matching favours neither.
     found = {
         "noise": [_matched(draw, case.truth) for draw in noise],
         "mean-image": [mean_image],
