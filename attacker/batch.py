@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacker.inputs import InputView
+from attacker.recorded import Recorded
 from attacker.searched import Plain, Searched
 from attacker.starts import StartKind, draw_start
 from fedcore.nn.arrays import to_tensor
 from fedcore.nn.functional import Params, gradient
 from fedcore.nn.models.network import Network
+from fedcore.tensors import have_equal_values
 from fedcore.types import TensorMap, Ticket
 
 __all__ = ["Batch", "Objective", "Update", "Victim"]
@@ -66,6 +68,7 @@ class Batch:
         objective: of one row.
         update: what takes the candidate to its gradient; differentiable.
         searched: what the variables are; the candidate itself, unless said otherwise.
+        compiles: see `attacker.recorded`.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Batch:
         objective: Objective,
         update: Update = _ONE_GRADIENT,
         searched: Searched | None = None,
+        compiles: bool = False,
     ) -> None:
         self._tickets = [victim.ticket for victim in victims]
         self._model = network
@@ -92,12 +96,16 @@ class Batch:
         weights = self._stacked([victim.weights for victim in victims])
         targets = self._stacked([victim.gradient for victim in victims])
         scales = torch.tensor([victim.scale for victim in victims]).repeat_interleave(restarts)
+        is_shared = all(have_equal_values(victims[0].weights, v.weights) for v in victims)
+        if is_shared:  # held once: what they are folded with stays one ordinary convolution
+            weights = {name: of_rows[0].clone() for name, of_rows in weights.items()}
         self._of_rows = (weights, targets, scales, self._labels)
-        axes = (0, 0, 0, 0, None if self._labels is None else 0)
+        axes = (0, None if is_shared else 0, 0, 0, None if self._labels is None else 0)
         self._losses = torch.func.vmap(self._loss, in_dims=axes, chunk_size=_ROWS_AT_ONCE)
         self._slopes_and_losses = torch.func.vmap(
             torch.func.grad_and_value(self._loss), in_dims=axes, chunk_size=_ROWS_AT_ONCE
         )
+        self._evaluate = Recorded(self._evaluated, compiles=compiles)
 
     def starts(self, kind: StartKind, *, seed: int) -> Tensor:
         """Where the searches begin, [row, variable]."""
@@ -111,8 +119,8 @@ class Batch:
 
     def evaluate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Losses [row] and their gradients [row, variable] at these candidates."""
-        slopes, losses = self._slopes_and_losses(rows, *self._of_rows)
-        return losses.detach(), slopes.detach()
+        evaluated: tuple[Tensor, Tensor] = self._evaluate(rows)
+        return evaluated
 
     def losses(self, rows: Tensor) -> Tensor:
         """Losses alone, [row]."""
@@ -145,6 +153,10 @@ class Batch:
     def by_victim(self, values: Tensor) -> np.ndarray:
         """[row, ...] -> [victim, restart, ...]."""
         return values.numpy().reshape(len(self._tickets), self._restarts, *values.shape[1:])
+
+    def _evaluated(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        slopes, losses = self._slopes_and_losses(rows, *self._of_rows)
+        return losses.detach(), slopes.detach()
 
     def _loss(
         self,

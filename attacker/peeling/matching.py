@@ -32,6 +32,7 @@ from fedcore.nn.arrays import to_tensor, to_tensors
 from fedcore.nn.functional import Params, features
 from fedcore.nn.models.network import Network, Spiking
 from fedcore.plan import NeuronSpec
+from fedcore.tensors import have_equal_values
 from fedcore.types import TensorMap
 
 __all__ = ["FeatureMatching", "Peeled", "can_match_trains"]
@@ -179,7 +180,7 @@ def _equal_weights(examples: Sequence[Peeled], *, restarts: int) -> list[tuple[T
     distinct: list[TensorMap] = []
     for i, example in enumerate(examples):
         for k, weights in enumerate(distinct):
-            if _are_equal(weights, example.weights):
+            if have_equal_values(weights, example.weights):
                 members[k].append(i)
                 break
         else:
@@ -190,7 +191,3 @@ def _equal_weights(examples: Sequence[Peeled], *, restarts: int) -> list[tuple[T
         first = torch.tensor(members[k])[:, None] * restarts
         groups.append(((first + torch.arange(restarts)).flatten(), to_tensors(weights)))
     return groups
-
-
-def _are_equal(one: TensorMap, other: TensorMap) -> bool:
-    return one is other or all(np.array_equal(one[name], other[name]) for name in one)

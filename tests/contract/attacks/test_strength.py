@@ -99,7 +99,8 @@ def test_the_batched_loss_is_the_one_of_a_victim_alone(model: ModelSpec, laborat
         observation = seen[row // 2]
         weights = {n: t.requires_grad_() for n, t in to_tensors(observation.weights).items()}
         image = rows[row].reshape(view.shape).requires_grad_()
-        logits = torch.func.functional_call(build(model), weights, (image.expand(4, *image.shape),))
+        train = image.expand(4, *image.shape)
+        logits = torch.func.functional_call(build(model), weights, (train,)).logits
         label = torch.from_numpy(laboratory.truths[observation.ticket].labels)
         found = torch.autograd.grad(
             F.cross_entropy(logits, label), list(weights.values()), create_graph=True
