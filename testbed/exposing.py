@@ -1,8 +1,13 @@
-"""Exposure of a whole run: every accepted update, with the truth where the judge's key is."""
+"""Exposure of a whole run: every accepted update, with the truth where the judge's key is.
+
+Updates under secure aggregation are looked at as the attacker does: all clients of a round show
+what their sum shows, and nobody's Jacobian is taken.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,9 +15,11 @@ import numpy as np
 
 from attacker.observations import Seen
 from attacker.replay import replay
+from attacker.secure_sums import round_sums
+from fedcore.defences.base import chain
 from fedcore.layout import PrivateFolder, RunFolder
 from fedcore.seeds import stream
-from fedcore.types import Missing, Observation
+from fedcore.types import Knowledge, Missing, Observation
 from testbed.exposure import Exposure, Exposures, of_update, write_exposures
 from testbed.judge import SealedTruths
 from testbed.mechanism import Mechanism, mechanism_of
@@ -47,10 +54,14 @@ def expose(
     arms = {experiment.run_id(arm): arm for arm in experiment.arms}
     truths = SealedTruths.open(run, private) if private else None
     rows: dict[str, list[Exposure]] = {run_id: [] for run_id in arms}
+    masked: list[Observation] = []
     for event in replay(run, experiment, wants=lambda _: True, as_sent=True):
         if not isinstance(event, Seen) or event.observation is None:
             continue
         arm = arms[event.ticket.run_id]
+        if "hidden" in chain(arm.defences).hooks:
+            masked.append(event.observation)
+            continue
         start_s = time.perf_counter()
         row = of_update(event.observation)
         if truths is not None and (every_round or event.ticket.round in arm.attack.victim_rounds):
@@ -64,6 +75,8 @@ def expose(
                 n=n_directions,
             )
         rows[event.ticket.run_id].append(replace(row, duration_s=time.perf_counter() - start_s))
+    for row in _of_sums(masked):
+        rows[row.ticket.run_id].append(row)
     found = tuple(
         Exposures(
             run_id=run_id,
@@ -75,6 +88,17 @@ def expose(
     for exposures in found:
         write_exposures(exposures, run)
     return found
+
+
+def _of_sums(masked: Sequence[Observation]) -> Iterator[Exposure]:
+    """One row for each client of a round, all from the round's sum."""
+    sums = round_sums(masked, [Knowledge()] * len(masked))
+    for whole, behind in zip(sums.seen, sums.members, strict=True):
+        start_s = time.perf_counter()
+        row = _without(of_update(whole), Missing(why="only the sum of a round is open"))
+        duration_s = (time.perf_counter() - start_s) / len(behind)
+        for i in behind:
+            yield replace(row, ticket=masked[i].ticket, duration_s=duration_s)
 
 
 def _with_truth(
