@@ -35,6 +35,7 @@ Update = Callable[[Network, Params, Tensor, Tensor], dict[str, Tensor]]
 
 _ONE_GRADIENT: Update = partial(gradient, create_graph=True)
 _ROWS_AT_ONCE = 128  # bounds the memory of large models; small ones gain nothing from more
+_VARIABLES_AT_ONCE = 1 << 21  # the same for searches of many variables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +102,10 @@ class Batch:
             weights = {name: of_rows[0].clone() for name, of_rows in weights.items()}
         self._of_rows = (weights, targets, scales, self._labels)
         axes = (0, None if is_shared else 0, 0, 0, None if self._labels is None else 0)
-        self._losses = torch.func.vmap(self._loss, in_dims=axes, chunk_size=_ROWS_AT_ONCE)
+        at_once = max(1, min(_ROWS_AT_ONCE, _VARIABLES_AT_ONCE // self._searched.n_variables))
+        self._losses = torch.func.vmap(self._loss, in_dims=axes, chunk_size=at_once)
         self._slopes_and_losses = torch.func.vmap(
-            torch.func.grad_and_value(self._loss), in_dims=axes, chunk_size=_ROWS_AT_ONCE
+            torch.func.grad_and_value(self._loss), in_dims=axes, chunk_size=at_once
         )
         self._evaluate = Recorded(self._evaluated, compiles=compiles)
 

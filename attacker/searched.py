@@ -15,7 +15,7 @@ __all__ = ["Plain", "Searched"]
 
 
 class Searched(Protocol):
-    """Takes the variables of one row, [variable], to a candidate and to the logits of its labels."""
+    """Takes the variables of a row, [variable], to a candidate and to the logits of its labels."""
 
     @property
     def n_variables(self) -> int:

@@ -14,8 +14,12 @@ __all__ = ["ATTACKS"]
 ATTACKS: Registry[type[Attack]] = Registry(
     "attack",
     {
+        "deep-prior": "attacker.attacks.deep_prior:DeepPrior",
         "dlg": "attacker.attacks.dlg:DeepLeakage",
         "first-layer": "attacker.attacks.first_layer:FirstLayer",
+        "gi-nas": "attacker.attacks.gi_nas:StructureSearch",
+        "gion": "attacker.attacks.gion:OverParameterised",
+        "grnn": "attacker.attacks.grnn:GenerativeRegression",
         "idlg": "attacker.attacks.idlg:ImprovedDeepLeakage",
         "inverting-gradients": "attacker.attacks.inverting_gradients:InvertingGradients",
         "peeling": "attacker.attacks.peeling:Peeling",

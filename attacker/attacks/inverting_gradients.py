@@ -33,13 +33,14 @@ class InvertingGradients(GradientMatching):
 
     name: ClassVar[str] = "inverting-gradients"
     start: ClassVar[StartKind] = "uniform"
+    searches_labels: ClassVar[bool] = False
 
     total_variation: float = 1e-4
     learning_rate: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.labels == "joint":
+        if self.labels == "joint" and not self.searches_labels:
             raise ConfigError("labels 'joint' is for dlg; expected another source, say 'auto'")
         if self.total_variation < 0:
             raise ConfigError(f"total_variation must be >= 0; got {self.total_variation}")

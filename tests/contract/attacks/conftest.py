@@ -23,6 +23,14 @@ from fedcore.seeds import stream  # noqa: E402
 from fedcore.strict import build as build_plugin  # noqa: E402
 from fedcore.types import Knowledge, Observation, Reconstruction, Ticket  # noqa: E402
 
+GENERATORS: dict[str, dict[str, Any]] = {
+    "deep-prior": {"channels": 8},
+    "gi-nas": {"channels": 8, "candidates": 3},
+    "gion": {"channels": 8},
+    "grnn": {"channels": 8},
+}
+"""Attacks that search a generator's weights, with options that make it small."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
@@ -96,6 +104,7 @@ class Laboratory:
         progress: Callable[..., None] = lambda *_: None,
         **options: Any,
     ) -> list[Reconstruction]:
+        options = GENERATORS.get(name, {}) | options
         return build_plugin(ATTACKS, Choice(name=name, options=options)).reconstruct(
             seen,
             known or [Knowledge()] * len(seen),
