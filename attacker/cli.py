@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedcore.command_line import exit_on_signals, key_value
 from fedcore.errors import AttackError, ConfigError, FedcoreError
@@ -111,12 +112,20 @@ def _replay(args: argparse.Namespace) -> None:
         pulse=Pulse(args.pulse),
     )
     campaign.follow(replay(run, experiment, wants=campaign.wants))
-    for arm, answers in campaign.answers().items():
-        _tell(arm, answers)
+    outcomes = [_outcome(arm, answers) for arm, answers in campaign.answers().items()]
+    if args.json:
+        table = {"run": str(run.root), "arms": outcomes}
+        sys.stdout.write(json.dumps(table, indent=2) + "\n")
+        return
+    for outcome in outcomes:
+        sys.stdout.write(
+            "{arm}: {attack} on {victims} victims, {failed} failed, "
+            "mean own loss {mean_own_loss:.3g}\n".format(**outcome)
+        )
 
 
-def _tell(arm: str, answers: Sequence[Reconstruction]) -> None:
-    """Print one line about an arm.
+def _outcome(arm: str, answers: Sequence[Reconstruction]) -> dict[str, Any]:
+    """What is worth telling about an arm.
 
     Raises:
         AttackError: no victim of it could be attacked.
@@ -126,10 +135,15 @@ def _tell(arm: str, answers: Sequence[Reconstruction]) -> None:
         why = answers[0].failed if answers else "its journal holds no update of a victim round"
         raise AttackError(f"arm {arm!r}: {why}")
     loss = sum(float(answer.losses[answer.chosen]) for answer in found) / len(found)
-    sys.stdout.write(
-        f"{arm}: {found[0].attack} on {len(answers)} victims, {len(answers) - len(found)} failed, "
-        f"mean own loss {loss:.3g}\n"
-    )
+    return {
+        "arm": arm,
+        "attack": found[0].attack,
+        "victims": len(answers),
+        "failed": len(answers) - len(found),
+        "mean_own_loss": loss,
+        "labels_from": sorted({answer.labels_from for answer in found} - {""}),
+        "knowledge": sorted({name for answer in found for name in answer.knowledge}),
+    }
 
 
 def _arms(experiment: Experiment, name: str | None) -> Sequence[Arm]:
@@ -218,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--restarts", type=_count, help="starts per victim")
     replay.add_argument("--iterations", type=_count, help="gradient evaluations per start")
     replay.add_argument("--out", type=Path, help="for the answers, instead of the run folder")
+    replay.add_argument("--json", action="store_true", help="print JSON for a script")
     replay.set_defaults(execute=_replay)
 
     for mode in (live, replay):

@@ -7,7 +7,7 @@ and the update hold is no matter of this file: see `ThreatModel.shown` and `atta
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -22,10 +22,33 @@ from fedcore.layout import PrivateFolder, RunFolder
 from fedcore.types import Knowledge, Observation, TensorMap, ThreatModel, Ticket
 from testbed.results import accepted_updates
 
-__all__ = ["disclose", "granted"]
+__all__ = ["Disclosure", "disclose", "granted"]
 
 
-def disclose(run: RunFolder, private: PrivateFolder) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Disclosure:
+    """What was handed over about one arm.
+
+    Attributes:
+        arm: its name.
+        n_victims: updates that the file knows.
+        fields: of `Knowledge` that are in it.
+        file: where it lies.
+    """
+
+    arm: str
+    n_victims: int
+    fields: tuple[str, ...]
+    file: str
+
+    @property
+    def text(self) -> str:
+        """For people, in one line."""
+        told = ", ".join(self.fields) or "nothing, as granted"
+        return f"{self.arm}: {told}, about {self.n_victims} victims, in {self.file}"
+
+
+def disclose(run: RunFolder, private: PrivateFolder) -> tuple[Disclosure, ...]:
     """Write `knowledge/<run id>.npz` for every arm; nothing beyond its threat model is in it.
 
     Where the threat model grants nothing about victims, the vault is not even opened.
@@ -35,8 +58,9 @@ def disclose(run: RunFolder, private: PrivateFolder) -> None:
         ConfigError: auxiliary data are granted but there are none.
     """
     experiment = run.read_experiment()
-    for arm in experiment.arms:
-        _disclose_arm(experiment, arm, run=run, private=private)
+    return tuple(
+        _disclose_arm(experiment, arm, run=run, private=private) for arm in experiment.arms
+    )
 
 
 def granted(
@@ -98,7 +122,7 @@ def _statistics(record: VictimRecord, seen: Observation) -> TensorMap:
 
 def _disclose_arm(
     experiment: Experiment, arm: Arm, *, run: RunFolder, private: PrivateFolder
-) -> None:
+) -> Disclosure:
     run_id, threat = experiment.run_id(arm), arm.threat
     auxiliary = read_auxiliary(private.auxiliary_file) if threat.auxiliary_data else None
     needs_truth = threat.labels or threat.encoded_input or threat.batch_statistics
@@ -118,7 +142,14 @@ def _disclose_arm(
         known[update.ticket] = granted(
             record, threat=threat, auxiliary=auxiliary, seen=seen.get(update.ticket)
         )
-    write_knowledge(run.knowledge_file(run_id), known)
+    file = run.knowledge_file(run_id)
+    write_knowledge(file, known)
+    told = [
+        field.name
+        for field in fields(Knowledge)
+        if any(getattr(one, field.name) is not None for one in known.values())
+    ]
+    return Disclosure(arm=arm.name, n_victims=len(known), fields=tuple(told), file=str(file))
 
 
 def _seen(experiment: Experiment, arm: Arm, *, run: RunFolder) -> dict[Ticket, Observation]:

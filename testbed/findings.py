@@ -12,7 +12,13 @@ from fedcore.registry import nearest
 from fedcore.strict import canonical_json, parse
 from fedcore.types import LeakageScore, Missing, Ticket
 from testbed.metrics import Metric
-from testbed.statistics import Estimate, Share, mean_with_interval, share_with_interval
+from testbed.statistics import (
+    Estimate,
+    Share,
+    clustered_mean,
+    mean_with_interval,
+    share_with_interval,
+)
 
 __all__ = ["BASELINES", "NULLS", "Attempt", "Findings", "Summary", "read_findings", "summarise"]
 
@@ -38,6 +44,7 @@ class Attempt:
         n_iterations: gradient evaluations per restart.
         duration_s: per victim.
         knowledge: the capabilities that the attack used.
+        labels_from: where it has the labels from; see `Reconstruction`.
     """
 
     ticket: Ticket
@@ -49,6 +56,7 @@ class Attempt:
     n_iterations: int = 0
     duration_s: float = 0.0
     knowledge: tuple[str, ...] = ()
+    labels_from: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +67,9 @@ class Summary:
         round: None for all rounds.
         n: victims with a score.
         n_missing: victims without one; their reasons stand in the scores.
-        mean: of the attacker's chosen candidates.
+        mean: of the attacker's chosen candidates; its interval takes victims for independent.
+        by_client: the mean over clients of each one's mean; its interval takes only clients for
+            independent, and is the wider the fewer they are.
         oracle: of the best restarts by truth.
         baselines: mean by name in `NULLS`, over the same victims.
         differences: mean of (score - baseline) over the same victims, by the same names.
@@ -74,6 +84,7 @@ class Summary:
     n: int
     n_missing: int
     mean: Estimate | Missing
+    by_client: Estimate | Missing
     oracle: Estimate | Missing
     baselines: Mapping[str, Estimate | Missing]
     differences: Mapping[str, Estimate | Missing]
@@ -170,6 +181,10 @@ def summarise(
         n=len(scored),
         n_missing=len(scores) - len(scored),
         mean=mean_with_interval([_number(score.value) for score in scored]),
+        by_client=clustered_mean(
+            [_number(score.value) for score in scored],
+            clusters=[score.ticket.client_id for score in scored],
+        ),
         oracle=mean_with_interval([_number(score.oracle) for score in scored]),
         baselines={null: _mean([score.baselines[null] for score in scored]) for null in NULLS},
         differences={

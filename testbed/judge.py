@@ -205,6 +205,7 @@ def _caveat(cases: Sequence[Case], *, seed: int) -> str:
     rounds = {case.ticket.round for case in cases}
     return (
         f"{len(cases)} victims are {len(clients)} clients at {len(rounds)} rounds of one training "
-        f"run (seed {seed}): the intervals are conditional on that trained model, victims of one "
-        "client or round are not independent draws, and another seed's model may differ by more"
+        f"run (seed {seed}): the intervals are conditional on that trained model, and another "
+        "seed's may differ by more; they take victims for independent draws, which those of one "
+        "client or round are not: the interval by client takes only clients for independent"
     )

@@ -253,6 +253,7 @@ def attempt_of(case: Case) -> Attempt:
         n_iterations=answer.n_iterations,
         duration_s=answer.duration_s,
         knowledge=answer.knowledge,
+        labels_from=answer.labels_from,
     )
     if not np.isfinite(answer.losses).any():
         return replace(attempt, own_loss=Missing(why="no restart has a finite loss"))

@@ -10,7 +10,14 @@ import numpy as np
 
 from fedcore.types import Missing
 
-__all__ = ["Estimate", "Share", "mean_with_interval", "share_with_interval", "welch_difference"]
+__all__ = [
+    "Estimate",
+    "Share",
+    "clustered_mean",
+    "mean_with_interval",
+    "share_with_interval",
+    "welch_difference",
+]
 
 LEVEL = 0.95
 
@@ -82,6 +89,21 @@ def mean_with_interval(values: Sequence[float]) -> Estimate | Missing:
         return Estimate(value=mean, half_width=_no_spread(n), n=n)
     error = float(np.std(values, ddof=1)) / math.sqrt(n)
     return Estimate(value=mean, half_width=float(t.ppf((1 + LEVEL) / 2, n - 1)) * error, n=n)
+
+
+def clustered_mean(values: Sequence[float], *, clusters: Sequence[str]) -> Estimate | Missing:
+    """The mean of the clusters' means, with Student's t-interval over clusters.
+
+    For values that are alike within a cluster (the victims of one client). `n` counts clusters.
+
+    Args:
+        values: in any order.
+        clusters: the cluster of each.
+    """
+    members: dict[str, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        members.setdefault(cluster, []).append(value)
+    return mean_with_interval([float(np.mean(own)) for own in members.values()])
 
 
 def welch_difference(first: Sequence[float], second: Sequence[float]) -> Estimate | Missing:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedcore.layout import PrivateFolder, RunFolder
+from fedcore.strict import to_table
 from testbed.commands.options import add_json, add_run
 from testbed.folders import find_run, private_of
 
@@ -36,7 +41,8 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
             "--private-folder", type=Path, help="instead of the run's folder under --private"
         )
         parser.set_defaults(execute=execute)
-    add_json(report)
+    for parser in (attack, disclose, judge, report):
+        add_json(parser)
 
 
 def _attack(args: argparse.Namespace) -> int:
@@ -48,25 +54,45 @@ def _attack(args: argparse.Namespace) -> int:
             arguments += [f"--{name}", str(getattr(args, name))]
     for option in args.option:
         arguments += ["--option", option]
+    if args.json:
+        arguments.append("--json")
     return attacker(arguments)
 
 
 def _disclose(args: argparse.Namespace) -> None:
     from testbed.disclose import disclose
 
-    disclose(*_folders(args))
+    run, private = _folders(args)
+    told = disclose(run, private)
+    lines = [one.text for one in told]
+    _tell(run, [to_table(one) for one in told], lines, as_json=args.json)
 
 
 def _judge(args: argparse.Namespace) -> None:
     from testbed.judge import judge
+    from testbed.report.summary import findings_table, findings_text
 
-    judge(*_folders(args))
+    run, private = _folders(args)
+    found = judge(run, private)
+    lines = [findings_text(one) for one in found]
+    _tell(run, [findings_table(one) for one in found], lines, as_json=args.json)
 
 
 def _report(args: argparse.Namespace) -> None:
     from testbed.pipeline import show_report
 
     show_report(_folders(args)[0], as_json=args.json)
+
+
+def _tell(
+    run: RunFolder, tables: Sequence[Mapping[str, Any]], lines: Sequence[str], *, as_json: bool
+) -> None:
+    """One line per arm, or all as JSON."""
+    if as_json:
+        table = {"run": str(run.root), "arms": tables}
+        sys.stdout.write(json.dumps(table, indent=2) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def _folders(args: argparse.Namespace) -> tuple[RunFolder, PrivateFolder]:

@@ -141,6 +141,7 @@ def _score_rows(findings: Findings) -> Iterator[dict[str, Any]]:
             "n": f"{summary.n}"
             + (f" of {summary.n + summary.n_missing}" if summary.n_missing else ""),
             "attack": _cell(summary.mean, metric.digits),
+            "by_client": _cell(summary.by_client, metric.digits),
             "oracle": _mean(summary.oracle, metric.digits),
             "mean_image": _mean(summary.baselines["mean-image"], metric.digits),
             "class_mean": _mean(summary.baselines["class-mean"], metric.digits),

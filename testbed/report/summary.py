@@ -24,7 +24,7 @@ from testbed.report.words import (
 )
 from testbed.results import ArmResults, Results, load_results
 
-__all__ = ["summary_rows", "summary_table", "summary_text"]
+__all__ = ["findings_table", "findings_text", "summary_rows", "summary_table", "summary_text"]
 
 _SHOWN = ("psnr", "ssim", "label-accuracy")
 
@@ -54,6 +54,35 @@ def summary_text(run: RunFolder) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def findings_text(findings: Findings) -> str:
+    """One arm's outcome in one line."""
+    psnr, metric = findings.summary("psnr"), METRICS.get("psnr")
+    n_failed = sum(bool(attempt.failed) for attempt in findings.attempts)
+    attack, mean_image, noise = (
+        estimate_text(estimate, digits=metric.digits, unit=metric.unit)
+        for estimate in (psnr.mean, psnr.baselines["mean-image"], psnr.baselines["noise"])
+    )
+    return (
+        f"{findings.arm}: {len(findings.attempts)} victims, {n_failed} failed; PSNR {attack}, "
+        f"mean image {mean_image}, noise {noise}"
+    )
+
+
+def findings_table(findings: Findings) -> dict[str, Any]:
+    """The same for scripts, with every metric over all rounds."""
+    plain: dict[str, Any] = to_table(
+        {
+            "arm": findings.arm,
+            "run_id": findings.run_id,
+            "attack": findings.attack,
+            "victims": len(findings.attempts),
+            "failed": sum(bool(attempt.failed) for attempt in findings.attempts),
+            "metrics": {s.metric: s for s in findings.summaries if s.round is None},
+        }
+    )
+    return plain
+
+
 def summary_rows(results: Results) -> list[tuple[str, list[str]]]:
     """A label and one cell per arm, for the terminal and the page."""
     arms = results.arms
@@ -62,6 +91,7 @@ def summary_rows(results: Results) -> list[tuple[str, list[str]]]:
         ("accuracy (95 %)", [_accuracy(arm) for arm in arms]),
         ("rounds closed", [f"{len(arm.rounds)}" for arm in arms]),
         ("victims", [_victims(arm) for arm in arms]),
+        ("labels from", [_labels_from(arm) for arm in arms]),
         *_privacy_row(arms),
     ]
     for name in _SHOWN:
@@ -94,7 +124,7 @@ def _metric_rows(arms: Sequence[ArmResults], name: str) -> list[tuple[str, list[
             DASH
             if summary is None
             else estimate_text(
-                summary.mean if of == "attack" else summary.baselines[of],
+                {"attack": summary.mean, "clients": summary.by_client, **summary.baselines}[of],
                 digits=metric.digits,
                 unit=metric.unit,
             )
@@ -103,6 +133,7 @@ def _metric_rows(arms: Sequence[ArmResults], name: str) -> list[tuple[str, list[
 
     return [
         (f"{label}, attack", cells("attack")),
+        ("  by client", cells("clients")),
         ("  mean image", cells("mean-image")),
         ("  noise", cells("noise")),
     ]
@@ -132,6 +163,7 @@ def _arm_table(arm: ArmResults) -> dict[str, Any]:
         "threat_model": arm.arm.threat.letter,
         "known_from": known_from(arm.arm.threat),
         "attack": arm.arm.attack.name,
+        "labels_from": _labels_from(arm),
         "rounds_closed": len(arm.rounds),
         "accuracy": last,
         "chance": 1 / arm.arm.model.n_classes,
@@ -156,6 +188,14 @@ def _victims(arm: ArmResults) -> str:
         return "not judged"
     n_failed = sum(bool(attempt.failed) for attempt in arm.findings.attempts)
     return f"{len(arm.findings.attempts)}" + (f", {n_failed} failed" if n_failed else "")
+
+
+def _labels_from(arm: ArmResults) -> str:
+    """Where the attack has the labels from; an attack that does not say reads them itself."""
+    if isinstance(arm.findings, Missing):
+        return DASH
+    sources = {a.labels_from or "the attack" for a in arm.findings.attempts if not a.failed}
+    return ", ".join(sorted(sources)) or DASH
 
 
 def _bytes(arm: ArmResults) -> str:

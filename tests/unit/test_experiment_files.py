@@ -153,6 +153,18 @@ def test_an_attack_is_not_started_without_what_it_requires() -> None:
     check(parse_experiment(granted, where=WHERE), where=WHERE)
 
 
+def test_dp_sgd_divides_by_the_batch_that_is_trained_on() -> None:
+    options = {"max_norm": 1.0, "noise_multiplier": 1.0, "batch_size": 16}
+    table = {"defences": [{"name": "dp-sgd", "options": options}]}
+    assert "its batch_size, 16, but training.batch_size is 8" in refusal(table)
+    equal = {"name": "mine", "training": {"batch_size": 16}, **table}
+    check(parse_experiment(equal, where=WHERE), where=WHERE)
+
+
+def test_a_step_order_needs_something_that_has_one() -> None:
+    assert "grant labels or encoded_input, too" in refusal({"threat": {"step_order": True}})
+
+
 def test_with_several_arms_the_arm_is_named() -> None:
     arms = [{"name": "good"}, {"name": "odd", "codec": {"name": "int"}}]
     assert refusal({"arms": arms}).startswith("mine.toml: arm 'odd': codec: no codec 'int'")

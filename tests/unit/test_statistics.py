@@ -11,6 +11,7 @@ from fedcore.types import Missing
 from testbed.statistics import (
     Estimate,
     Share,
+    clustered_mean,
     mean_with_interval,
     share_with_interval,
     welch_difference,
@@ -74,3 +75,20 @@ def test_a_sign_needs_the_whole_interval(value: float, half_width: float, sign: 
     found = Estimate(value=value, half_width=half_width, n=5)
     assert found.is_above_zero - found.is_below_zero == sign
     assert math.isclose(found.high - found.low, 2 * half_width)
+
+
+def test_clusters_of_equal_values_count_once() -> None:
+    """Repeating a client's values makes nothing more certain; treating them as new ones would."""
+    values, clients = [1.0, 3.0, 8.0], ["a", "b", "c"]
+    once = clustered_mean(values, clusters=clients)
+    again = clustered_mean(values * 5, clusters=clients * 5)
+    assert isinstance(once, Estimate)
+    assert again == once == mean_with_interval(values)
+    assert mean_with_interval(values * 5).half_width < once.half_width / 2
+
+
+def test_a_cluster_with_more_values_weighs_no_more() -> None:
+    found = clustered_mean([1.0, 1.0, 1.0, 5.0], clusters=["a", "a", "a", "b"])
+    assert isinstance(found, Estimate)
+    assert (found.value, found.n) == (3.0, 2)
+    assert isinstance(clustered_mean([1.0, 2.0], clusters=["a", "a"]).half_width, Missing)

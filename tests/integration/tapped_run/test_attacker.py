@@ -267,6 +267,9 @@ def test_replay_on_the_command_line(finished, tmp_path, capsys) -> None:
     assert (last["run_id"], last["iteration"], last["total"], last["eta_s"]) == (two, 7, 7, 0.0)
     assert last["loss"] == pytest.approx(np.mean(last["losses"]))
     assert not finished.run.attack(two).exists()
+    assert cli.main([*arguments, "--log", str(tmp_path / "log"), "--json"]) == 0
+    (arm,) = json.loads(capsys.readouterr().out)["arms"]
+    assert (arm["arm"], arm["victims"], arm["labels_from"]) == ("two", 4, ["rule"])
 
 
 @pytest.mark.parametrize(
