@@ -24,6 +24,7 @@ ATTACKS: Registry[type[Attack]] = Registry(
         "inverting-gradients": "attacker.attacks.inverting_gradients:InvertingGradients",
         "peeling": "attacker.attacks.peeling:Peeling",
         "relaxed-matching": "attacker.attacks.relaxed:RelaxedMatching",
+        "r-gap": "attacker.attacks.r_gap:RGap",
         "spike-compatible": "attacker.attacks.spike_compatible:SpikeCompatible",
     },
 )

@@ -16,7 +16,7 @@ from fedcore.plan import Choice, EncodingSpec, ModelSpec, Training  # noqa: E402
 from fedcore.strict import build  # noqa: E402
 from fedcore.types import Knowledge, ThreatModel  # noqa: E402
 
-ANALYTIC = ("first-layer",)
+ANALYTIC = ("first-layer", "r-gap")
 """They read the input instead of searching for it; see the tests of each."""
 
 SEARCHES = [name for name in ATTACKS.names() if name not in ANALYTIC]
