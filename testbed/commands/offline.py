@@ -11,6 +11,7 @@ from typing import Any
 
 from fedcore.layout import PrivateFolder, RunFolder
 from fedcore.strict import to_table
+from testbed.commands import audit
 from testbed.commands.options import add_json, add_run
 from testbed.folders import find_run, private_of
 
@@ -19,7 +20,7 @@ __all__ = ["add_parsers"]
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the four sub-commands."""
-    attack = commands.add_parser("attack", help="attack a run offline, replaying its journal")
+    attack = commands.add_parser("attack", help="attack a run offline, or your own model's update")
     add_run(attack)
     attack.add_argument("--arm", help="only this arm")
     attack.add_argument("--attack", help="another attack than the experiment's")
@@ -28,6 +29,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     attack.add_argument("--restarts", type=int, help="starts per victim")
     attack.add_argument("--iterations", type=int, help="gradient evaluations per start")
+    audit.add_arguments(attack)
     attack.set_defaults(execute=_attack)
 
     disclose = commands.add_parser(
@@ -46,6 +48,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _attack(args: argparse.Namespace) -> int:
+    if audit.is_audit(args):
+        audit.audit(args)
+        return 0
     from attacker.cli import main as attacker
 
     arguments = ["replay", "--run", str(find_run(args.run, runs=args.runs).root)]
