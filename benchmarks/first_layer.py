@@ -1,13 +1,13 @@
-"""What the first fully connected layer gives away, on MNIST and on random events.
+"""What the first fully connected layer gives away, on real data and on random events.
 
     python -m benchmarks.first_layer --root DATA
 
-DATA is a folder that torchvision may write to, with MNIST in it or to be fetched into it. Victims
-are the publisher's first test images; the attack's options are its defaults. Networks come from
-`benchmarks.victims`. Each row says: networks and their stage, codec, share of frames that are exact
-(as a set), victims with all frames exact, spike IoU after matching frames, victims whose whole
-train is right in order and example, victims whose certificate says "consistent" and "ordered", and
-CPU seconds per victim, mean and largest. Ends with one line `RESULT key=value ...`.
+DATA is as for `benchmarks.data_sets`. Victims are the first of a set's examples for attacks; the
+attack's options are its defaults. Networks come from `benchmarks.victims`. Each row says: networks
+and their stage, codec, share of frames that are exact (as a set), victims with all frames exact,
+spike IoU after matching frames, victims whose whole train is right in order and example, victims
+whose certificate says "consistent" and "ordered", and CPU seconds per victim, mean and largest.
+Ends with one line `RESULT key=value ...`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scipy.optimize import linear_sum_assignment
 
 from attacker.attacks.base import Budget
 from attacker.attacks.first_layer import FirstLayer
-from benchmarks.data_sets import mnist
+from benchmarks.data_sets import mnist, parts_of
 from benchmarks.updates import gradient_of_batch, observation
 from benchmarks.victims import VICTIMS, trained_victim
 from fedcore.data.datasets import Examples
@@ -34,7 +34,8 @@ from fedcore.plan import Choice, EncodingSpec, ModelSpec, Training
 from fedcore.seeds import stream
 from fedcore.types import Knowledge, Reconstruction, TensorMap
 
-NETWORKS = ("mlp-snn-t8", "mlp-snn-t16")
+NETWORKS = [n for n, v in VICTIMS.items() if v.model.name == "mlp" and v.encoding.name != "direct"]
+ON_MNIST = [name for name in NETWORKS if VICTIMS[name].data == "mnist"]
 CODECS = ("f32", "f16", "bf16", "int8")
 EVENT_DENSITY = 0.03
 EVENTS = ((8, 1), (16, 1), (8, 4), (16, 4), (20, 1), (40, 1), (100, 1))
@@ -123,7 +124,7 @@ def row(title: str, scores: Sequence[Score]) -> dict[str, float]:
     return {"exact": float(np.mean(exact)), "iou": float(np.mean(iou)), "cpu_s": max(cpu_s)}
 
 
-def rate_coded(
+def encoded(
     name: str,
     stages: dict[str, TensorMap],
     examples: Examples,
@@ -131,7 +132,7 @@ def rate_coded(
     codecs: Sequence[str],
     n_victims: int,
 ) -> dict[str, float]:
-    """Bernoulli trains of single images: figures for the last line."""
+    """Trains of single examples: figures for the last line."""
     victim, figures = VICTIMS[name], {}
     for stage, weights in stages.items():
         for codec in codecs:
@@ -178,22 +179,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--cache", type=Path, default=Path(".leakwatt/victims"))
-    parser.add_argument("--victims", type=int, default=20, help="test images per row")
+    parser.add_argument("--victims", type=int, default=20, help="examples per row")
     parser.add_argument(
         "--events", type=int, default=3, help="batches per row of events; 0 for none"
     )
-    parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--networks", nargs="*", default=ON_MNIST, choices=NETWORKS)
     parser.add_argument("--codecs", nargs="*", default=CODECS, choices=CODECS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    test = mnist(args.root, split="test")
     figures: dict[str, float] = {}
     for name in args.networks:
+        victims = parts_of(VICTIMS[name].data, args.root).victims
         stages = trained_victim(name, root=args.root, cache=args.cache)
-        figures |= rate_coded(name, stages, test, codecs=args.codecs, n_victims=args.victims)
+        figures |= encoded(name, stages, victims, codecs=args.codecs, n_victims=args.victims)
     if args.events:
         stages = trained_victim("mlp-snn-t16", root=args.root, cache=args.cache)
         model = VICTIMS["mlp-snn-t16"].model
+        test = mnist(args.root, split="test")
         figures |= event_coded(stages, model, test, n_victims=args.events)
     print("RESULT " + " ".join(f"{key}={value:.4f}" for key, value in figures.items()))
 
