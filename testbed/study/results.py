@@ -47,8 +47,8 @@ class Outcome:
 
     Attributes:
         state: "done"; "refused" where the combination makes no sense to network, encoding or
-            attack; "missing" where the data are not there.
-        why: it was refused or is missing.
+            attack; "missing" where the data are not there; "open" where it has not run yet.
+        why: it has no scores.
         accuracy: of the network, on held-out examples.
         training_s: CPU seconds that its network took, which other cells may share.
         n_pool: examples among which victims are looked for.
@@ -58,7 +58,7 @@ class Outcome:
         pictures: of the first examples.
     """
 
-    state: Literal["done", "refused", "missing"]
+    state: Literal["done", "refused", "missing", "open"]
     why: str = ""
     accuracy: float | Missing = _NOT_DONE
     training_s: float = 0.0
@@ -82,10 +82,10 @@ class Outcome:
     @property
     def is_final(self) -> bool:
         """Whether running the cell again could only give the same: data may yet appear."""
-        return self.state != "missing"
+        return self.state in ("done", "refused")
 
 
-NOT_RUN = Outcome(state="missing", why="not run yet")
+NOT_RUN = Outcome(state="open", why="not run yet")
 
 
 @dataclass(frozen=True, kw_only=True)

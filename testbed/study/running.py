@@ -51,7 +51,7 @@ def read_results(folder: StudyFolder) -> Results:
 def run_study(
     study: Study, *, file: Path, roots: Sequence[Path], folder: StudyFolder, agreed: bool
 ) -> Results:
-    """Run every cell that has no result yet.
+    """Run every cell that has no result yet, data set by data set, so that each is read once.
 
     Args:
         study: as read.
@@ -67,7 +67,10 @@ def run_study(
     laboratory = Laboratory(roots=roots, folder=folder)
     cells = study.cells
     done = {i: folder.outcome(cell, laboratory.code) for i, cell in enumerate(cells)}
-    open_cells = [i for i, outcome in done.items() if not outcome.is_final]
+    open_cells = sorted(
+        (i for i, outcome in done.items() if not outcome.is_final),
+        key=lambda i: list(study.data).index(cells[i].data),
+    )
     shipped = read_costs(file.parent / study.costs) if study.costs else []
 
     def left(numbers: Sequence[int]) -> Estimate:
