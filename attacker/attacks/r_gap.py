@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from attacker.objectives import squared_distance
 from fedcore.nn.arrays import to_tensors
 from fedcore.nn.functional import gradient, run
 from fedcore.nn.models import READOUT, build
-from fedcore.nn.models.network import Network
+from fedcore.nn.models.network import Network, Sampling
 from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
 __all__ = ["RGap"]
@@ -47,11 +48,12 @@ class RGap(Attack):
 
     It takes batches of one in conventional networks of convolutions, fully connected layers and
     activations. No bias but the readout's is needed, so that a first layer without one hides
-    nothing.
+    nothing. A bottleneck's draws do not matter: the gradient in its encoder's bias is the slopes
+    there, whatever was drawn behind it.
 
     The certificate holds, for every layer, "missing <layer>": values that it received less the
     rank of their equations. Where that is above 0 the input is a guess. The loss is the relative
-    squared distance of the candidate's gradient from the observed one.
+    squared distance of the candidate's gradient from the observed one, without any draws.
 
     One restart, whatever the budget: nothing is drawn.
     """
@@ -89,7 +91,6 @@ class RGap(Attack):
 def _objection(seen: Observation, observed: TensorMap, network: Network) -> str:
     """Why this victim cannot be read, in one line, or ""."""
     spec, encoding = seen.plan.model, seen.plan.encoding
-    bias = observed.get(f"{READOUT}.bias")
     if batch_size_of(seen) > 1:
         return f"the gradient is the mean of {batch_size_of(seen)} examples; this attack reads one"
     if spec.spiking:
@@ -100,11 +101,12 @@ def _objection(seen: Observation, observed: TensorMap, network: Network) -> str:
         )
     if norm_of(dict(observed)) == 0:
         return "every gradient in the update is zero: there is nothing to solve for"
-    if bias is None or not bias.any():
-        return "the gradient in the readout's bias is missing, which gives the slopes to begin with"
+    for name in (READOUT, *_in_front_of_draws(network)):
+        if not _has(observed, f"{name}.bias"):
+            return f"the gradient in the bias of layer {name!r} is missing: slopes begin with it"
     sizes = _sizes(network, _double(seen.weights))
     for name, layer in network.named_children():
-        if not isinstance(layer, (nn.Conv2d, nn.Linear, nn.Flatten, *_ACTIVATIONS)):
+        if not isinstance(layer, (nn.Conv2d, nn.Linear, nn.Flatten, Sampling, *_ACTIVATIONS)):
             return (
                 f"layer {name!r} ({type(layer).__name__}) is none that this attack can go through"
             )
@@ -139,14 +141,17 @@ def _solve(
 ) -> tuple[Tensor, dict[str, int]]:
     """The input, and for every layer how many values its equations left open."""
     sizes = _sizes(network, weights)
-    slopes = observed[f"{READOUT}.bias"]
-    x = outputs = torch.full_like(slopes, torch.nan)
+    x = slopes = outputs = _unknown(network.spec.n_classes)
     missing = {}
     for name, layer in reversed(list(network.named_children())):
         if isinstance(layer, _ACTIVATIONS):
             derivative, outputs = _undone(layer, x)
             slopes = slopes * derivative
+        elif isinstance(layer, Sampling):
+            slopes = outputs = _unknown(2 * layer.size)
         elif isinstance(layer, (nn.Conv2d, nn.Linear)):
+            if isinstance(layer, nn.Linear) and _has(observed, f"{name}.bias"):
+                slopes = observed[f"{name}.bias"]
             weight = weights[f"{name}.weight"]
             bias = weights.get(f"{name}.bias", torch.zeros(len(weight)))
             solved, slopes = _gone_through(
@@ -157,7 +162,8 @@ def _solve(
                 outputs=outputs - bias.repeat_interleave(len(outputs) // len(bias)),
                 size=sizes[name],
             )
-            x, missing[name] = solved.x.flatten(), solved.n_missing
+            x = outputs = solved.x.flatten()
+            missing[name] = solved.n_missing
     return x, missing
 
 
@@ -194,6 +200,25 @@ def _undone(activation: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(activation, nn.Sigmoid):
         return x * (1 - x), x.logit(_EDGE)
     return 1 - x.square(), x.clamp(_EDGE - 1, 1 - _EDGE).atanh()
+
+
+def _unknown(n: int) -> Tensor:
+    return torch.full((n,), torch.nan, dtype=torch.float64)
+
+
+def _has(observed: Mapping[str, Any], name: str) -> bool:
+    """Whether a gradient is in an update, and was not withheld."""
+    return name in observed and bool(observed[name].any())
+
+
+def _in_front_of_draws(network: Network) -> list[str]:
+    """Names of the layers whose outputs are what something is drawn from."""
+    layers = list(network.named_children())
+    return [
+        name
+        for (name, _), (_, following) in itertools.pairwise(layers)
+        if isinstance(following, Sampling)
+    ]
 
 
 def _sizes(network: Network, weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
