@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from attacker.optimisers.history import History, dot
 from attacker.optimisers.record import Evaluate, Minimum, OnEvaluation, Record
 
 __all__ = ["lbfgs"]
@@ -27,11 +28,12 @@ def lbfgs(
 ) -> Minimum:
     """Limited-memory BFGS with a history and a line search of each row's own.
 
-    Directions by the two-loop recursion (Nocedal and Wright 2006, "Numerical Optimization",
-    Algorithm 7.4, scaled by Eq. 7.20); steps by bisection until the weak Wolfe conditions hold
-    (Lewis and Overton 2013, doi:10.1007/s10107-012-0514-2, Algorithm 2.6), which needs no
-    smoothness. An evaluation serves a trial step of every row. A row that finds no step along its
-    direction forgets its history; if that was empty, the row rests.
+    Directions by the compact form of the inverse Hessian (Byrd, Nocedal and Schnabel 1994,
+    doi:10.1007/BF01582063), scaled as usual (Nocedal and Wright 2006, "Numerical Optimization",
+    Eq. 7.20): those of the two-loop recursion, in few operations. Steps by bisection until the
+    weak Wolfe conditions hold (Lewis and Overton 2013, doi:10.1007/s10107-012-0514-2,
+    Algorithm 2.6), which needs no smoothness. An evaluation serves a trial step of every row. A
+    row that finds no step along its direction forgets its history; if that was empty, it rests.
 
     Args:
         evaluate: losses and gradients; a loss or gradient that is not finite is a step too far.
@@ -45,7 +47,7 @@ def lbfgs(
     record = Record(
         start, n_evaluations=n_evaluations, patience=patience, on_evaluation=on_evaluation
     )
-    history = _History(start, memory=memory)
+    history = History(start, memory=memory)
     x = start
     loss, slope = evaluate(x)
     record.see(x, loss)
@@ -56,10 +58,11 @@ def lbfgs(
         trial_loss, trial_slope = evaluate(trial)
         record.see(trial, trial_loss)
         found = line.narrow(loss, trial_loss, trial_slope)  # never of a row at rest
-        history.push(found, trial - x, trial_slope - slope)
+        s, y = trial - x, trial_slope - slope
         x = torch.where(found[:, None], trial, x)
         loss = torch.where(found, trial_loss, loss)
         slope = torch.where(found[:, None], trial_slope, slope)
+        history.push(found, s, y, slope=slope)
 
         gave_up = line.is_exhausted & ~found
         rests |= gave_up & history.is_empty | (found & ~slope.any(1))
@@ -82,7 +85,7 @@ class _LineSearch:
     @classmethod
     def from_rest(cls, direction: Tensor, slope: Tensor) -> _LineSearch:
         """Along the first direction; its length says nothing yet, so the step is short."""
-        return cls(direction, _dot(direction, slope), _first_step(slope))
+        return cls(direction, dot(direction, slope), _first_step(slope))
 
     @property
     def is_exhausted(self) -> Tensor:
@@ -93,7 +96,7 @@ class _LineSearch:
         """Judge the step just tried; return the rows for which it is good."""
         wanted = loss + _SUFFICIENT_DECREASE * self.step * self._descent
         is_far = ~(trial_loss < wanted) | ~trial_slope.isfinite().all(1)  # NaN is too far
-        is_near = ~is_far & (_dot(trial_slope, self.direction) < _CURVATURE * self._descent)
+        is_near = ~is_far & (dot(trial_slope, self.direction) < _CURVATURE * self._descent)
         self._far = torch.where(is_far, self.step, self._far)
         self._near = torch.where(is_near, self.step, self._near)
         self._n_trials += 1
@@ -101,77 +104,21 @@ class _LineSearch:
         self.step = torch.where(self._far.isinf(), 2 * self.step, middle)
         return ~(is_far | is_near)
 
-    def restart(self, rows: Tensor, history: _History, slope: Tensor) -> None:
+    def restart(self, rows: Tensor, history: History, slope: Tensor) -> None:
         """Give these rows a new direction; steepest descent where the history's leads uphill."""
         direction = history.direction(slope)
-        history.forget(rows & ~(_dot(direction, slope) < 0))
+        history.forget(rows & ~(dot(direction, slope) < 0))
         is_first = history.is_empty
         direction = torch.where(is_first[:, None], -slope, direction)
         step = torch.where(is_first, _first_step(slope), torch.ones_like(self.step))
         self.direction = torch.where(rows[:, None], direction, self.direction)
-        self._descent = torch.where(rows, _dot(direction, slope), self._descent)
+        self._descent = torch.where(rows, dot(direction, slope), self._descent)
         self.step = torch.where(rows, step, self.step)
         self._near = torch.where(rows, 0.0, self._near)
         self._far = torch.where(rows, math.inf, self._far)
         self._n_trials = torch.where(rows, 0.0, self._n_trials)
 
 
-class _History:
-    """Each row's latest steps s and gradient changes y; an empty place has rho = 0."""
-
-    def __init__(self, like: Tensor, *, memory: int) -> None:
-        n_rows = len(like)
-        self._s = like.new_zeros((memory, *like.shape))
-        self._y = torch.zeros_like(self._s)
-        self._rho = like.new_zeros((memory, n_rows))
-        self._scale = like.new_ones(n_rows)
-        self._n_pairs = torch.zeros(n_rows, dtype=torch.int64, device=like.device)
-        self._rows = torch.arange(n_rows, device=like.device)
-
-    @property
-    def is_empty(self) -> Tensor:
-        """Rows without a pair."""
-        return self._n_pairs == 0
-
-    def push(self, rows: Tensor, s: Tensor, y: Tensor) -> None:
-        """Keep these rows' pairs, the oldest making room; a pair without curvature is dropped."""
-        sy, yy = _dot(s, y), _dot(y, y)
-        good = (rows & (sy > 1e-10 * yy)).nonzero().squeeze(1)
-        place = self._n_pairs[good] % len(self._s)
-        self._s[place, good] = s[good]
-        self._y[place, good] = y[good]
-        self._rho[place, good] = 1 / sy[good]
-        self._scale[good] = sy[good] / yy[good]
-        self._n_pairs[good] += 1
-
-    def forget(self, rows: Tensor) -> None:
-        """Empty these rows."""
-        self._rho[:, rows] = 0
-        self._scale[rows] = 1
-        self._n_pairs[rows] = 0
-
-    def direction(self, slope: Tensor) -> Tensor:
-        """Minus the approximate inverse Hessian times the gradient, [row, variable]."""
-        memory = len(self._s)
-        n_used = min(memory, int(self._n_pairs.max()))
-        places = [(self._n_pairs - 1 - age) % memory for age in range(n_used)]  # newest first
-        q = slope
-        weights = []
-        for place in places:
-            weight = self._rho[place, self._rows] * _dot(self._s[place, self._rows], q)
-            q = q - weight[:, None] * self._y[place, self._rows]
-            weights.append(weight)
-        r = self._scale[:, None] * q
-        for place, weight in zip(reversed(places), reversed(weights), strict=True):
-            back = self._rho[place, self._rows] * _dot(self._y[place, self._rows], r)
-            r = r + (weight - back)[:, None] * self._s[place, self._rows]
-        return -r
-
-
 def _first_step(slope: Tensor) -> Tensor:
     """Moves no variable by more than 1, and all of them together by 1 at most."""
     return (1 / slope.abs().sum(1).clamp(min=1e-30)).clamp(max=1.0)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1)

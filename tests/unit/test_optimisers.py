@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 scipy_optimize = pytest.importorskip("scipy.optimize")
 
 from attacker.optimisers import Evaluate, adam, flip_spikes, lbfgs, signed_adam  # noqa: E402
+from attacker.optimisers.history import History  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -61,6 +62,43 @@ def test_lbfgs_finds_the_minimum_of_every_quadratic() -> None:
     function, minimum = quadratics(7, 12, condition=1e3)
     found = found_by_lbfgs(function, torch.zeros(7, 12, dtype=torch.float64), n_evaluations=300)
     torch.testing.assert_close(found.candidates, minimum, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("memory", [1, 3, 100])
+def test_directions_are_those_of_the_two_loop_recursion(memory: int) -> None:
+    """Oracle: Algorithm 7.4 of Nocedal and Wright 2006, one row after the other."""
+    draw = torch.Generator().manual_seed(0)
+    n_rows, n_variables = 3, 20
+    root = torch.randn(n_variables, n_variables, generator=draw, dtype=torch.float64)
+    hessian = root @ root.T / n_variables + 0.1 * torch.eye(n_variables)
+    x = torch.randn(n_rows, n_variables, generator=draw, dtype=torch.float64)
+    history, pairs = History(x, memory=memory), [[] for _ in range(n_rows)]
+    for step in range(15):
+        s = 0.1 * torch.randn(x.shape, generator=draw, dtype=torch.float64)
+        rows = torch.rand(n_rows, generator=draw) < 0.7
+        y = s @ hessian
+        x = torch.where(rows[:, None], x + s, x)
+        slope = x @ hessian
+        history.push(rows, s, y, slope=slope)
+        for row in rows.nonzero():
+            pairs[row] = [*pairs[row], (s[row][0], y[row][0])][-memory:]
+        if step == 9:
+            history.forget(torch.tensor([True, False, False]))
+            pairs[0] = []
+        expected = torch.stack([-two_loops(g, p) for g, p in zip(slope, pairs, strict=True)])
+        torch.testing.assert_close(history.direction(slope), expected)
+
+
+def two_loops(gradient, pairs):
+    q, weights = gradient, []
+    for s, y in reversed(pairs):
+        weights.append((s @ q) / (s @ y))
+        q = q - weights[-1] * y
+    s, y = pairs[-1] if pairs else (gradient, gradient)
+    r = q * (s @ y) / (y @ y)
+    for (s, y), weight in zip(pairs, reversed(weights), strict=True):
+        r = r + (weight - (y @ r) / (s @ y)) * s
+    return r
 
 
 @pytest.mark.parametrize("n_variables", [2, 10])
