@@ -161,6 +161,18 @@ def test_dp_sgd_divides_by_the_batch_that_is_trained_on() -> None:
     check(parse_experiment(equal, where=WHERE), where=WHERE)
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"schedule": {"quorum": 3}}, "set schedule.quorum = 4, got 3"),
+        ({"schedule": {"quorum": 4}, "codec": {"name": "int8"}}, "needs codec 'f32'"),
+        ({"schedule": {"quorum": 17}, "n_clients": 17}, "sums at most 16 clients"),
+    ],
+)
+def test_masks_that_would_not_cancel_are_refused(table: dict[str, Any], words: str) -> None:
+    assert words in refusal({"defences": [{"name": "secure-aggregation"}], **table})
+
+
 def test_a_step_order_needs_something_that_has_one() -> None:
     assert "grant labels or encoded_input, too" in refusal({"threat": {"step_order": True}})
 
