@@ -22,15 +22,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedcore.data.encodings import ENCODINGS
 from fedcore.errors import AttackError
 from fedcore.plan import Choice, EncodingSpec
+from fedcore.seeds import stream
 from fedcore.strict import build
 
-__all__ = ["InputView", "input_view", "train_view"]
+__all__ = ["InputView", "draws_view", "input_view", "train_view"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,34 @@ def train_view(
             to_raw=lambda spikes: spikes.mean(0) / encoding.max_rate,
         )
     return _rounded(view) if is_binary else view
+
+
+def draws_view(
+    spec: EncodingSpec, *, input_shape: tuple[int, ...], batch_size: int, n_draws: int
+) -> InputView:
+    """How to search for an input through draws of its rate encoding, as a client would make them.
+
+    The network gets `n_draws` copies of the batch one after another, each under a draw of its own,
+    so that the gradient of its mean loss is the mean gradient over draws. All candidates meet the
+    same random numbers; a spike is differentiated as if it were its probability (straight through).
+
+    Args:
+        spec: the plan's encoding, which must be "rate".
+        input_shape: of one example as the network sees it at one step.
+        batch_size: examples to find.
+        n_draws: copies of the batch.
+    """
+    encoding: Any = build(ENCODINGS, Choice(name=spec.name, options=spec.options))
+    view = input_view(spec, input_shape=input_shape, batch_size=batch_size)
+    shape = (spec.n_steps, n_draws * batch_size, *input_shape)
+    uniform = torch.from_numpy(stream(0, "expected draws").random(shape, dtype=np.float32))
+
+    def to_network(image: Tensor) -> Tensor:
+        rates: Tensor = encoding.max_rate * image.repeat(n_draws, *(1 for _ in input_shape))
+        spikes = (uniform < rates).to(rates)
+        return rates + (spikes - rates).detach()
+
+    return replace(view, to_network=to_network)
 
 
 def _rounded(view: InputView) -> InputView:

@@ -96,6 +96,7 @@ VICTIMS: dict[str, Victim] = {
             "conv-relu": (_conv_relu(_IMAGE), _ONCE, 145_000),
             "conv-snn-t4": (_conv_snn(_IMAGE), _FOUR, 116_000),
             "conv-snn-t8": (_conv_snn(_IMAGE), _EIGHT, 75_000),
+            "conv-snn-rate-t8": (_conv_snn(_IMAGE), _RATE_8, 40_000),
             "mlp-snn-t8": (_mlp_snn(_IMAGE), _RATE_8, 87_000),
             "mlp-snn-t16": (_mlp_snn(_IMAGE), _RATE_16, 70_000),
         },

@@ -14,7 +14,7 @@ from torch import Tensor
 from attacker.attacks.base import Budget, NetworkOf, Progress
 from attacker.attacks.inverting_gradients import InvertingGradients
 from attacker.batch import Update
-from attacker.inputs import InputView, train_view
+from attacker.inputs import InputView, draws_view, train_view
 from attacker.local_steps import LocalSteps
 from attacker.optimisers import Evaluate, Minimum, OnEvaluation, adam
 from fedcore.errors import ConfigError
@@ -26,9 +26,11 @@ from fedcore.types import Knowledge, Observation, Reconstruction
 
 __all__ = ["RelaxedMatching", "SearchFor"]
 
-SearchFor = Literal["input", "train", "spikes"]
-"""What a candidate is: "input" as `attacker.inputs` has it, with rate coding in expectation;
-"train" the relaxed train over time; "spikes" the same, rounded where the network receives it."""
+SearchFor = Literal["input", "draws", "train", "spikes"]
+"""What a candidate is: "input" as `attacker.inputs` has it, where a rate-coded train is replaced by
+its expectation; "draws" the same input, seen through several draws of its train whose gradients are
+averaged; "train" the relaxed train over time; "spikes" the same, rounded where the network receives
+it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class RelaxedMatching(InvertingGradients):
     Attributes:
         sharpness: of the attacker's surrogates, in the victim's shape; restarts take them in turn.
         search_for: see `SearchFor`.
+        n_draws: how many, for "draws".
     """
 
     name: ClassVar[str] = "relaxed-matching"
@@ -56,16 +59,21 @@ class RelaxedMatching(InvertingGradients):
     total_variation: float = 0.1
     sharpness: tuple[float, ...] = (3.0,)
     search_for: SearchFor = "input"
+    n_draws: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sharpness or not all(k > 0 for k in self.sharpness):
             raise ConfigError(f"sharpness must be numbers > 0, at least one; got {self.sharpness}")
+        if self.n_draws < 1:
+            raise ConfigError(f"n_draws must be >= 1; got {self.n_draws}")
 
     def objection(self, plan: RoundPlan) -> str:
         """A conventional network has no surrogate; directly encoded inputs have no train."""
         if not plan.model.spiking:
             return "the network does not spike: there is no surrogate to relax"
+        if self.search_for == "draws":
+            return _no_draws(plan)
         if self.search_for != "input" and plan.encoding.name == "direct":
             return (
                 "encoding 'direct' has no spikes to search for: the train is the input at every "
@@ -74,9 +82,16 @@ class RelaxedMatching(InvertingGradients):
         return ""
 
     def view(self, plan: RoundPlan, *, n_inputs: int) -> InputView:
-        """The input, or the train."""
+        """The input, plain or through draws, or the train."""
         if self.search_for == "input":
             return super().view(plan, n_inputs=n_inputs)
+        if self.search_for == "draws":
+            return draws_view(
+                plan.encoding,
+                input_shape=plan.model.input_shape,
+                batch_size=n_inputs,
+                n_draws=self.n_draws,
+            )
         return train_view(
             plan.encoding,
             input_shape=plan.model.input_shape,
@@ -113,6 +128,7 @@ class RelaxedMatching(InvertingGradients):
         def relaxed(
             network: Network, params: Params, inputs: Tensor, labels: Tensor
         ) -> dict[str, Tensor]:
+            labels = labels.repeat(inputs.shape[1] // labels.shape[0], 1)  # of every draw
             smooth = steps.update(soft, params, inputs, labels)
             exact = steps.update(network, params, inputs.detach(), labels.detach())
             return {name: s + (exact[name] - s).detach() for name, s in smooth.items()}
@@ -147,6 +163,18 @@ class RelaxedMatching(InvertingGradients):
             for turn in range(n_turns)
         ]
         return [_joined(answers) for answers in zip(*parts, strict=True)]
+
+
+def _no_draws(plan: RoundPlan) -> str:
+    """Why gradients cannot be averaged over draws, or ""."""
+    if plan.encoding.name != "rate":
+        return f"encoding {plan.encoding.name!r} draws nothing to average over; search for 'input'"
+    if plan.training.local_steps > 1:
+        return (
+            f"draws are averaged over within one gradient, and the update holds "
+            f"{plan.training.local_steps} local steps; search for 'input'"
+        )
+    return ""
 
 
 def _tell(progress: Progress, turn: int, n_turns: int, n: int, of: int, losses: np.ndarray) -> None:

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 
 from attacker.attacks.relaxed import RelaxedMatching  # noqa: E402
-from attacker.inputs import train_view  # noqa: E402
+from attacker.inputs import draws_view, train_view  # noqa: E402
 from attacker.local_steps import LocalSteps  # noqa: E402
 from attacker.objectives import cosine_distance  # noqa: E402
 from fedcore.data.encodings import encode  # noqa: E402
@@ -19,7 +19,7 @@ from fedcore.errors import AttackError, ConfigError  # noqa: E402
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors  # noqa: E402
 from fedcore.nn.functional import gradient  # noqa: E402
 from fedcore.nn.models import build  # noqa: E402
-from fedcore.plan import EncodingSpec, ModelSpec  # noqa: E402
+from fedcore.plan import EncodingSpec, ModelSpec, Training  # noqa: E402
 from fedcore.seeds import stream  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -124,9 +124,9 @@ def test_a_search_for_the_train_of_a_direct_encoding_is_refused(laboratory) -> N
         train_view(DIRECT, input_shape=(4,), batch_size=1, is_binary=False)
 
 
-@pytest.mark.parametrize("options", [{"sharpness": []}, {"sharpness": [0.0]}])
-def test_a_sharpness_must_be_positive(options, laboratory) -> None:
-    with pytest.raises(ConfigError, match="sharpness"):
+@pytest.mark.parametrize("options", [{"sharpness": []}, {"sharpness": [0.0]}, {"n_draws": 0}])
+def test_options_must_be_positive(options, laboratory) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
         laboratory.attack("relaxed-matching", [], iterations=1, **options)
 
 
@@ -155,6 +155,35 @@ def test_searching_for_spikes_rounds_and_learns_as_if_it_did_not() -> None:
     assert set(given.detach().unique().tolist()) == {0.0, 1.0}
     (slope,) = torch.autograd.grad((3 * given).sum(), candidate)
     torch.testing.assert_close(slope, torch.full_like(slope, 3.0))
+
+
+def test_draws_give_the_mean_gradient_over_trains_of_the_image(laboratory) -> None:
+    seen = laboratory.victim([3, 4], model=MLP, encoding=RATE)
+    params, images = to_tensors(seen.weights), to_tensor(laboratory.images[[3, 4]])
+    labels = F.one_hot(to_tensor(laboratory.labels[[3, 4]]), 10).to(torch.float32)
+    view = draws_view(RATE, input_shape=(1, 8, 8), batch_size=2, n_draws=3)
+    trains = view.to_network(images)
+    assert set(trains.unique().tolist()) == {0.0, 1.0}
+    relaxed = RelaxedMatching(search_for="draws").update(LocalSteps.behind(seen), MLP, build)
+    found = to_arrays(relaxed(build(MLP), params, trains, labels))
+    alone = [
+        to_arrays(gradient(build(MLP), params, train, labels)) for train in trains.split(2, dim=1)
+    ]
+    for name, slope in found.items():
+        expected = np.mean([one[name] for one in alone], axis=0)
+        np.testing.assert_allclose(slope, expected, atol=1e-6)
+
+
+def test_what_draws_nothing_is_refused(laboratory) -> None:
+    direct = laboratory.victim([1], model=MLP, encoding=DIRECT)
+    rated = laboratory.victim([1], model=MLP, encoding=RATE, client=1)
+    training = Training(update="delta", batch_size=1, local_steps=3)
+    steps = replace(rated, kind="delta", n_examples=3, plan=replace(rated.plan, training=training))
+    for seen, why in ((direct, "'direct'"), (steps, "3 local steps")):
+        (answer,) = laboratory.attack("relaxed-matching", [seen], iterations=2, search_for="draws")
+        assert why in answer.failed
+    (answer,) = laboratory.attack("relaxed-matching", [rated], iterations=2, search_for="draws")
+    assert not answer.failed
 
 
 @pytest.mark.parametrize("search_for", ["train", "spikes"])
