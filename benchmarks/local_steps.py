@@ -1,9 +1,10 @@
 """What several local steps hide: E steps of B digits each, matched unrolled and as one gradient.
 
-    python -m benchmarks.local_steps idlg
+    python -m benchmarks.local_steps idlg [--step-order]
 
 Three clients per line, with a shard larger than E * B, and 2 restarts. The attacker is granted the
-labels as a collection; how they lie over the steps is tried, each restart its way. Ends with one
+labels as a collection, and how they lie over the steps is tried, each restart its way; with
+--step-order it is granted, too, and all restarts take it. Ends with one
 line `RESULT key=value ...` per E and B; PSNR is the mean over clients of that of
 a client's examples together, each beside the reconstructed one that is nearest.
 """
@@ -117,22 +118,25 @@ def main() -> None:
     parser.add_argument("attack", choices=sorted(SETTINGS))
     parser.add_argument("--restarts", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=250)
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    parser.add_argument("--step-order", action="store_true", help="grant each label's step")
     args = parser.parse_args()
     torch.set_num_threads(1)
     setting = SETTINGS[args.attack]
     attack = build_plugin(ATTACKS, Choice(name=args.attack, options=setting.options))
     digits = dataset_of(Choice(name="digits")).load(None, split="train")
-    for steps, batch in product(STEPS, BATCHES):
+    for steps, batch in product(args.steps, BATCHES):
+        order = np.repeat(np.arange(steps), batch) if args.step_order else None
         clients = [
             client(setting.model, digits, number=number, steps=steps, batch=batch)
             for number in range(N_CLIENTS)
         ]
-        said = [f"attack={args.attack} steps={steps} batch={batch}"]
+        said = [f"attack={args.attack} steps={steps} batch={batch} step_order={args.step_order:d}"]
         for how, change in (("unrolled", lambda seen: seen), ("as_one", as_one_gradient)):
             started_s = time.process_time()
             answers = attack.reconstruct(
                 [change(c.seen) for c in clients],
-                [Knowledge(labels=c.examples.labels) for c in clients],
+                [Knowledge(labels=c.examples.labels, step_order=order) for c in clients],
                 rng=stream(0, "attack"),
                 budget=Budget(restarts=args.restarts, iterations=args.iterations),
                 progress=lambda *_: None,

@@ -104,6 +104,31 @@ def test_labels_are_arranged_without_looking_at_their_order(laboratory) -> None:
         assert np.array_equal(few, many)
 
 
+def test_granted_steps_leave_one_way(laboratory) -> None:
+    steps = LocalSteps.behind(federated(laboratory, [[0, 1], [2, 3]], model=SIGMOID))
+    labels, order = np.array([1, 2, 3, 3]), np.array([1, 0, 0, 1])
+    (way,) = steps.arranged([labels], n_ways=20, rng=stream(0), step_order=order)
+    assert way.tolist() == [2, 3, 1, 3]
+
+
+def test_who_knows_the_steps_of_the_labels_finds_what_lies_in_them(laboratory) -> None:
+    """Three steps of one example: in order all is found, sorted by label next to nothing."""
+    batches = [[100], [101], [102]]
+    seen = federated(laboratory, batches, model=SMALL)
+    labels = laboratory.truths[seen.ticket].labels
+    unordered = Knowledge(labels=np.sort(labels))
+    ordered = Knowledge(labels=labels, step_order=np.arange(3))
+    blind, told = (
+        laboratory.attack("idlg", [seen], known=[known], iterations=60)[0]
+        for known in (unordered, ordered)
+    )
+    assert told.knowledge == ("labels", "step_order")
+    assert told.labels[0].tolist() == labels.tolist()
+    assert blind.knowledge == ("labels",)
+    assert laboratory.psnr_db(told) >= 40
+    assert laboratory.psnr_db(blind) <= 25
+
+
 def test_labels_that_do_not_fill_the_steps_are_refused(laboratory) -> None:
     seen = federated(laboratory, [[0, 1], [2, 3]], model=SIGMOID)
     with pytest.raises(AttackError, match="3 granted labels"):
