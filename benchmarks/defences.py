@@ -1,4 +1,4 @@
-"""Twelve defences against one attack in one call, as it is and adapting to what it sees.
+"""Defences against one attack, as it is and adapting to what it sees, and beside R-GAP.
 
     python -m benchmarks.defences digits
     python -m benchmarks.defences mnist --root DATA --first 0 --images 4
@@ -6,7 +6,10 @@
 "digits" are scikit-learn's under an untrained conventional network, "mnist" the publisher's test
 images under the trained victim "conv-relu" (see `benchmarks.victims`; DATA is a folder that
 torchvision may write to). Each image is one client with a batch of one, each defence an update of
-its own; the label is read off the update. Ends with one line `RESULT key=value ...`.
+its own; the label is read off the update. Twelve defences of the update are attacked in one call,
+those that look at the examples or withhold tensors in a second, and one that changes the network
+(PRECODE, trained with it) in a third; R-GAP searches for nothing. Ends with one line
+`RESULT key=value ...`.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +31,20 @@ from benchmarks.updates import gradient_of_batch, observation
 from benchmarks.victims import VICTIMS, trained_victim
 from fedcore.data.datasets import dataset_of
 from fedcore.defences.base import chain
-from fedcore.nn.models import initial_weights
+from fedcore.nn.arrays import to_tensor, to_tensors
+from fedcore.nn.models import build, initial_weights
+from fedcore.nn.sensitivity import BatchView
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, Training
 from fedcore.seeds import stream
 from fedcore.strict import build as plugin
 from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
 RESTARTS = 2
+ATTACKED_BY = {
+    "plain": Choice(name="inverting-gradients", options={"adaptive": False}),
+    "adaptive": Choice(name="inverting-gradients"),
+    "r-gap": Choice(name="r-gap"),
+}
 F32 = Choice(name="f32")
 
 
@@ -45,7 +57,7 @@ class Defended:
     codec: Choice = F32
 
 
-def _defence(label: str, name: str, **options: float) -> Defended:
+def _defence(label: str, name: str, **options: Any) -> Defended:
     return Defended(label=label, defences=(Choice(name=name, options=options),))
 
 
@@ -63,6 +75,12 @@ TWELVE = (
     Defended(label="int4", codec=Choice(name="int4")),
     _defence("qsgd 7", "qsgd", levels=7),
 )
+KNOWING = (
+    _defence("soteria 0.2", "soteria", fraction=0.2),
+    _defence("soteria 0.8", "soteria", fraction=0.8),
+    _defence("no hidden bias", "withhold", names=["conv*.bias"]),
+)
+CHANGING = (_defence("precode", "precode"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +99,11 @@ class Subjects:
     others: np.ndarray
 
 
-def digits(*, first: int, images: int) -> Subjects:
+def digits(*, first: int, images: int, defences: tuple[Choice, ...] = ()) -> Subjects:
     """Digits behind number 1000, under initial weights."""
     examples = dataset_of(Choice(name="digits")).load(Path(), split="train")
     chosen = examples.take(np.arange(1000 + first, 1000 + first + images))
-    model = ModelSpec(name="convnet")
+    model = chain(defences).model(ModelSpec(name="convnet"))
     return Subjects(
         model=model,
         weights=initial_weights(model, 0),
@@ -95,12 +113,14 @@ def digits(*, first: int, images: int) -> Subjects:
     )
 
 
-def mnist_images(*, root: Path, cache: Path, first: int, images: int) -> Subjects:
+def mnist_images(
+    *, root: Path, cache: Path, first: int, images: int, victim: str = "conv-relu"
+) -> Subjects:
     """Test images under trained weights."""
     chosen = mnist(root, split="test").take(np.arange(first, first + images))
     return Subjects(
-        model=VICTIMS["conv-relu"].model,
-        weights=trained_victim("conv-relu", root=root, cache=cache)["trained"],
+        model=VICTIMS[victim].model,
+        weights=trained_victim(victim, root=root, cache=cache)["trained"],
         inputs=chosen.inputs,
         labels=chosen.labels,
         others=mnist(root, split="train").inputs[:10_000].mean(axis=0),
@@ -109,20 +129,24 @@ def mnist_images(*, root: Path, cache: Path, first: int, images: int) -> Subject
 
 def defended_update(subjects: Subjects, number: int, defended: Defended) -> Observation:
     """One client's update, as it arrives."""
+    train = subjects.inputs[None, [number]].astype(np.float32)
     slopes = gradient_of_batch(
         subjects.model,
         subjects.weights,
-        subjects.inputs[None, [number]].astype(np.float32),
+        train,
         subjects.labels[[number]],
+        noise=stream(number, "draws"),
     )
     steps = chain(defended.defences)
     examples = steps.example_gradients({name: g[None] for name, g in slopes.items()})
+    view = BatchView(build(subjects.model), to_tensors(subjects.weights), to_tensor(train))
+    mean = {name: g.mean(axis=0) for name, g in examples.items()}
     rng = stream(number, "noise", defended.label)
     return observation(
         subjects.model,
         EncodingSpec(),
         subjects.weights,
-        steps.update({name: g.mean(axis=0) for name, g in examples.items()}, rng),
+        steps.update(steps.informed_update(mean, view), rng),
         training=Training(batch_size=1),
         client=number,
         codec=defended.codec,
@@ -130,10 +154,9 @@ def defended_update(subjects: Subjects, number: int, defended: Defended) -> Obse
 
 
 def attack(
-    seen: list[Observation], *, adaptive: bool, iterations: int
+    seen: list[Observation], chosen: Choice, *, iterations: int
 ) -> tuple[list[Reconstruction], float]:
     """All answers of one call, and its CPU seconds."""
-    chosen = Choice(name="inverting-gradients", options={"adaptive": adaptive})
     started_s = time.process_time()
     answers = plugin(ATTACKS, chosen).reconstruct(
         seen,
@@ -150,43 +173,56 @@ def psnr_db(guess: np.ndarray, truth: np.ndarray) -> float:
     return float(-10 * np.log10(max(float(np.mean((guess - truth) ** 2)), 1e-12)))
 
 
-def table(
-    subjects: Subjects, plain: list[Reconstruction], adaptive: list[Reconstruction]
-) -> dict[str, tuple[float, float]]:
-    """Print a line per defence; return the mean PSNR of both attacks in dB."""
+def mean_psnr_db(answers: list[Reconstruction], truths: np.ndarray) -> float:
+    """Of the attacker's choices; NaN where it refused."""
+    scores = [
+        psnr_db(answer.candidates[answer.chosen, 0], truth) if not answer.failed else np.nan
+        for answer, truth in zip(answers, truths, strict=True)
+    ]
+    return float(np.mean(scores))
+
+
+def attacked(
+    what: str, subjects: Subjects, defences: tuple[Defended, ...], *, iterations: int
+) -> list[str]:
+    """Print a line per defence and one of CPU seconds; return them as keys and values."""
     n = len(subjects.inputs)
-    scores = {}
-    print(f"{'defence':16} {'plain':>7} {'adaptive':>9} {'label right':>12}  adapted")
-    for k, defended in enumerate(TWELVE):
-        mine = slice(k * n, (k + 1) * n)
-        means = [
-            float(np.mean([psnr_db(a.candidates[a.chosen, 0], x) for a, x in pairs]))
-            for pairs in (
-                list(zip(plain[mine], subjects.inputs, strict=True)),
-                list(zip(adaptive[mine], subjects.inputs, strict=True)),
-            )
-        ]
-        right = np.mean(
-            [
-                a.labels[a.chosen, 0] == y
-                for a, y in zip(adaptive[mine], subjects.labels, strict=True)
-            ]
+    seen = [defended_update(subjects, i, d) for d in defences for i in range(n)]
+    found, seconds = {}, {}
+    for name, chosen in ATTACKED_BY.items():
+        found[name], seconds[name] = attack(seen, chosen, iterations=iterations)
+    said = [f"{what}_{name}_cpu_s={value:.1f}" for name, value in seconds.items()]
+    print(f"{'defence':16} {'plain':>7} {'adaptive':>9} {'r-gap':>7} {'label right':>12}  adapted")
+    for k, defended in enumerate(defences):
+        mine = {name: answers[k * n : (k + 1) * n] for name, answers in found.items()}
+        scores = [mean_psnr_db(answers, subjects.inputs) for answers in mine.values()]
+        labels = [answer.labels[answer.chosen, 0] for answer in mine["adaptive"]]
+        certificate = mine["adaptive"][0].certificate
+        words = ", ".join(f"{name} {value:.2g}" for name, value in certificate.items())
+        print(
+            f"{defended.label:16} {scores[0]:7.1f} {scores[1]:9.1f} {scores[2]:7.1f} "
+            f"{np.mean(labels == subjects.labels):12.2f}  {words}"
         )
-        scores[defended.label] = (means[0], means[1])
-        words = ", ".join(
-            f"{name} {value:.2g}" for name, value in adaptive[mine][0].certificate.items()
-        )
-        print(f"{defended.label:16} {means[0]:7.1f} {means[1]:9.1f} {right:12.2f}  {words}")
+        key = defended.label.replace(" ", "_").replace(",", "")
+        said.append(f"{key}=" + "/".join(f"{score:.1f}" for score in scores))
+    return said
+
+
+def null_scores(subjects: Subjects) -> list[str]:
+    """What anybody can guess: print it, and return it as keys and values."""
+    said = []
     noise = stream(0, "null").random(subjects.inputs.shape)
-    for name, guesses in (("noise", noise), ("mean image", [subjects.others] * n)):
-        score = np.mean([psnr_db(g, x) for g, x in zip(guesses, subjects.inputs, strict=True)])
-        scores[name] = (float(score), float(score))
-        print(f"{name:16} {score:7.1f} {score:9.1f}")
-    return scores
+    means = [subjects.others] * len(subjects.inputs)
+    for name, guesses in (("noise", noise), ("mean image", means)):
+        pairs = zip(guesses, subjects.inputs, strict=True)
+        score = float(np.mean([psnr_db(guess, truth) for guess, truth in pairs]))
+        print(f"{name:16} {score:7.1f}")
+        said.append(f"{name.replace(' ', '_')}={score:.1f}")
+    return said
 
 
 def main() -> None:
-    """Attack twice, and print the table."""
+    """Attack everything, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=("digits", "mnist"))
     parser.add_argument("--root", type=Path, default=Path(".leakwatt/data"))
@@ -197,23 +233,20 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     chosen = {"first": args.first, "images": args.images}
-    subjects = (
-        digits(**chosen)
-        if args.data == "digits"
-        else mnist_images(root=args.root, cache=args.cache, **chosen)
-    )
-    seen = [defended_update(subjects, i, d) for d in TWELVE for i in range(args.images)]
-    plain, plain_s = attack(seen, adaptive=False, iterations=args.iterations)
-    adaptive, adaptive_s = attack(seen, adaptive=True, iterations=args.iterations)
-    scores = table(subjects, plain, adaptive)
-    said = " ".join(
-        f"{name.replace(' ', '_').replace(',', '')}={a:.1f}/{b:.1f}"
-        for name, (a, b) in scores.items()
-    )
+    if args.data == "digits":
+        usual, changed = digits(**chosen), digits(**chosen, defences=CHANGING[0].defences)
+    else:
+        of_mnist = partial(mnist_images, root=args.root, cache=args.cache, **chosen)
+        usual, changed = of_mnist(), of_mnist(victim="conv-relu-precode")
+    said = [
+        *attacked("twelve", usual, TWELVE, iterations=args.iterations),
+        *attacked("knowing", usual, KNOWING, iterations=args.iterations),
+        *attacked("changing", changed, CHANGING, iterations=args.iterations),
+        *null_scores(usual),
+    ]
     print(
         f"RESULT data={args.data} first={args.first} images={args.images} restarts={RESTARTS} "
-        f"iterations={args.iterations} plain_cpu_s={plain_s:.1f} adaptive_cpu_s={adaptive_s:.1f} "
-        f"{said}"
+        f"iterations={args.iterations} {' '.join(said)}"
     )
 
 

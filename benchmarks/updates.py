@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fedcore.codecs.base import codec_of
+from fedcore.defences.noise import NoiseSource
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import gradient
+from fedcore.nn.functional import draws, gradient
 from fedcore.nn.models import build
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training
 from fedcore.tensors import schema_of
@@ -19,7 +20,12 @@ _F32 = Choice(name="f32")
 
 
 def gradient_of_batch(
-    model: ModelSpec, weights: TensorMap, train: np.ndarray, labels: np.ndarray
+    model: ModelSpec,
+    weights: TensorMap,
+    train: np.ndarray,
+    labels: np.ndarray,
+    *,
+    noise: NoiseSource | None = None,
 ) -> dict[str, np.ndarray]:
     """The gradient that a client computes.
 
@@ -28,10 +34,11 @@ def gradient_of_batch(
         weights: global ones.
         train: encoded, [time, batch, feature...].
         labels: int64 [batch].
+        noise: what random layers draw from; None takes their means.
     """
-    return to_arrays(
-        gradient(build(model), to_tensors(weights), to_tensor(train), to_tensor(labels))
-    )
+    network, inputs = build(model), to_tensor(train)
+    drawn = None if noise is None else draws(network, inputs, noise)
+    return to_arrays(gradient(network, to_tensors(weights), inputs, to_tensor(labels), drawn))
 
 
 def observation(

@@ -25,6 +25,7 @@ from torch import Tensor
 from benchmarks.data_sets import FACE_SIDE, N_EVENT_FRAMES, DataSet, parts_of
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
+from fedcore.defences.precode import Precode
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
 from fedcore.nn.functional import loss, predict
 from fedcore.nn.models import build, initial_weights

@@ -13,7 +13,7 @@ from fedcore.defences.noise import NoiseSource
 from fedcore.energy import DIVERGED, Evaluation
 from fedcore.errors import ConfigError, Refusal, UpdateError
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import gradient, loss, predict
+from fedcore.nn.functional import draws, gradient, loss, predict
 from fedcore.nn.learning_rules import LEARNING_RULES
 from fedcore.nn.learning_rules.base import Batch
 from fedcore.nn.models import build, initial_weights
@@ -66,8 +66,8 @@ class TorchBackend:
     ) -> dict[str, np.ndarray]:
         """See `Backend.train`."""
         batches = [
-            Batch(to_tensor(x), to_tensor(y), self._draws(x, noise))
-            for x, y in zip(inputs, labels, strict=True)
+            Batch(x, to_tensor(y), draws(self._network, x, noise))
+            for x, y in zip(map(to_tensor, inputs), labels, strict=True)
         ]
         defences = chain(self._plan.defences)
         if "example_gradients" in defences.hooks:
@@ -96,13 +96,6 @@ class TorchBackend:
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
         return {"torch": torch.__version__}
-
-    def _draws(self, inputs: np.ndarray, noise: NoiseSource) -> Tensor | None:
-        """For the network's random layers, [time, batch, n_draws]."""
-        if not self._network.n_draws:
-            return None
-        draws = noise.standard_normal((*inputs.shape[:2], self._network.n_draws))
-        return to_tensor(draws.astype(np.float32))
 
     def _update(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         training, run_id = self._plan.training, self._plan.run_id

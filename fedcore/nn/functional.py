@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fedcore.defences.noise import NoiseSource
 from fedcore.nn.losses import loss_of
 from fedcore.nn.models import READOUT
 from fedcore.nn.models.network import Network, Run
@@ -20,6 +21,7 @@ from fedcore.plan import ModelSpec
 __all__ = [
     "Params",
     "batch_statistics",
+    "draws",
     "features",
     "gradient",
     "logits",
@@ -45,6 +47,14 @@ def run(model: Network, params: Params, inputs: Tensor, noise: Tensor | None = N
     """
     came_about: Run = torch.func.functional_call(model, dict(params), (inputs, noise), strict=True)
     return came_about
+
+
+def draws(model: Network, inputs: Tensor, source: NoiseSource) -> Tensor | None:
+    """What the network's random layers take from a source for these inputs; None for nothing."""
+    if not model.n_draws:
+        return None
+    drawn = source.standard_normal((*inputs.shape[:2], model.n_draws))
+    return torch.from_numpy(drawn).float()
 
 
 def logits(model: Network, params: Params, inputs: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from attacker.attacks import ATTACKS  # noqa: E402
 from attacker.attacks.base import Budget  # noqa: E402
 from fedcore.data.encodings import encode  # noqa: E402
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors  # noqa: E402
-from fedcore.nn.functional import gradient  # noqa: E402
+from fedcore.nn.functional import draws, gradient  # noqa: E402
 from fedcore.nn.models import build, initial_weights  # noqa: E402
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training  # noqa: E402
 from fedcore.seeds import stream  # noqa: E402
@@ -63,13 +63,13 @@ class Laboratory:
         weights = initial_weights(model, seed=round)
         train = encode(encoding, raw, stream(client, "secret"))
         network = build(model)
-        draws = stream(client, "draws").standard_normal((*train.shape[:2], network.n_draws))
+        received = to_tensor(train)
         slopes = gradient(
             network,
             to_tensors(weights),
-            to_tensor(train),
+            received,
             to_tensor(labels),
-            to_tensor(draws.astype(np.float32)),
+            draws(network, received, stream(client, "draws")),
         )
         plan = RoundPlan(
             run_id="run",
