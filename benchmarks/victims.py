@@ -27,7 +27,7 @@ from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
 from fedcore.defences.precode import Precode
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import loss, predict
+from fedcore.nn.functional import draws, loss, predict
 from fedcore.nn.models import build, initial_weights
 from fedcore.plan import EncodingSpec, ModelSpec
 from fedcore.seeds import stream
@@ -95,6 +95,7 @@ VICTIMS: dict[str, Victim] = {
         "mnist",
         {
             "conv-relu": (_conv_relu(_IMAGE), _ONCE, 145_000),
+            "conv-relu-precode": (Precode().model(_conv_relu(_IMAGE)), _ONCE, 58_000),
             "conv-snn-t4": (_conv_snn(_IMAGE), _FOUR, 116_000),
             "conv-snn-t8": (_conv_snn(_IMAGE), _EIGHT, 75_000),
             "conv-snn-rate-t8": (_conv_snn(_IMAGE), _RATE_8, 40_000),
@@ -189,7 +190,8 @@ def _train(victim: Victim, examples: Examples) -> Iterator[tuple[str, TensorMap]
             yield "trained", to_arrays(params)
             return
         adam.zero_grad()
-        loss(network, params, inputs, labels).backward()  # type: ignore[no-untyped-call]
+        drawn = draws(network, inputs, stream(victim.seed, "draws", n_seen))
+        loss(network, params, inputs, labels, drawn).backward()  # type: ignore[no-untyped-call]
         adam.step()
         n_seen += len(labels)
 
