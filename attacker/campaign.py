@@ -1,14 +1,16 @@
 """The attacker's part in an experiment, from the tap to the reconstructions.
 
-    gather the victims' updates -> take what is granted -> attack an arm in one call -> write
+    gather the victims' updates -> take what is granted -> attack an arm in portions -> write
 
-A finished arm is not attacked again. An attack that was interrupted begins anew: its starts come
-from the experiment's seed, so it takes the same way again and ends at the same answers.
+A finished arm is not attacked again, nor is a finished portion of one that was interrupted. The
+portion that was under way begins anew: its starts come from the experiment's seed, so it takes the
+same way again and ends at the same answers.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from attacker.attacks import ATTACKS
-from attacker.attacks.base import Budget, refusal
+from attacker.attacks.base import Budget, Progress, refusal
 from attacker.observations import AllOver, Event, RunOver, Seen, assumptions, restricted
+from attacker.portions import in_portions
 from attacker.progress import ProgressFile
 from attacker.secure_sums import round_sums
 from fedcore.config import Arm, AttackConfig, Experiment
@@ -138,13 +141,14 @@ class Campaign:
             log.info("attacked before", extra={"run": run_id})
             return
         log.info("attacking", extra={"run": run_id, "victims": len(seen)})
-        answers = self._answers(run_id, arm, seen)
+        answers = self._answers(run_id, arm, seen, request=request)
         write_reconstructions(folder, answers, request=request)
+        shutil.rmtree(self._portions(run_id), ignore_errors=True)
         n_failed = sum(1 for answer in answers if answer.failed)
         log.info("attacked", extra={"run": run_id, "victims": len(seen), "failed": n_failed})
 
     def _answers(
-        self, run_id: str, arm: Arm, seen: Sequence[Observation]
+        self, run_id: str, arm: Arm, seen: Sequence[Observation], *, request: str
     ) -> Sequence[Reconstruction]:
         attack = build(ATTACKS, Choice(name=arm.attack.name, options=arm.attack.options))
         budget = Budget(restarts=arm.attack.restarts, iterations=arm.attack.iterations)
@@ -153,18 +157,27 @@ class Campaign:
         )
         sums = round_sums(seen, self._knowledge(run_id, arm.threat, seen))
         refuse = partial(refusal, attack=arm.attack.name, budget=budget)
-        try:
-            _require(attack.requires, threat=arm.threat)
-            found = attack.reconstruct(
-                sums.seen,
-                sums.known,
-                rng=stream(self._seed, "attack"),
-                budget=budget,
-                progress=progress,
-            )
-        except (AttackError, KnowledgeError) as error:
-            log.warning("cannot attack", extra={"run": run_id, "why": str(error)})
-            found = [refuse(o, why=str(error)) for o in sums.seen]
+
+        def reconstruct(
+            some: Sequence[Observation], told: Sequence[Knowledge], tell: Progress
+        ) -> Sequence[Reconstruction]:
+            try:
+                _require(attack.requires, threat=arm.threat)
+                rng = stream(self._seed, "attack")
+                return attack.reconstruct(some, told, rng=rng, budget=budget, progress=tell)
+            except (AttackError, KnowledgeError) as error:
+                log.warning("cannot attack", extra={"run": run_id, "why": str(error)})
+                return [refuse(o, why=str(error)) for o in some]
+
+        found = in_portions(
+            reconstruct,
+            sums.seen,
+            sums.known,
+            restarts=budget.restarts,
+            folder=self._portions(run_id),
+            request=request,
+            progress=progress,
+        )
         answered = sums.spread(found, seen)
         answers = [
             answered[i] if i in answered else refuse(o, why=sums.failed[i])
@@ -200,6 +213,9 @@ class Campaign:
 
     def _folder(self, run_id: str) -> Path:
         return self._out / run_id if self._out else self._run.attack(run_id)
+
+    def _portions(self, run_id: str) -> Path:
+        return self._folder(run_id) / "portions"
 
 
 def _require(capabilities: Iterable[str], *, threat: ThreatModel) -> None:
