@@ -24,9 +24,10 @@ from fedcore.types import Missing
 __all__ = ["Mechanism", "mechanism_of"]
 
 _NOISES = (Gaussian, Laplace, DpSgd)
-_SHRINKING = (Clip, TopK, Withhold)
-"""Behind these an update moves less than before, in every direction. A bound that overlooks them is
-lower, and still a bound; clipping is not overlooked."""
+_CUTTING = (TopK, Withhold)
+"""Where these are overlooked, more is taken to be sent than is: a bound is lower, and still one."""
+_EARLY = {"model", "informed_update"}
+"""Hooks that act before any defence's `update`, wherever in the chain they stand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ class Mechanism:
     Attributes:
         names: of the defences that draw.
         per_example: clips every example's gradient, and divides their sum by its batch size.
-        max_norm: the update's, enforced before the draw.
+        max_norm: the update's, enforced before the draw. A clip behind a cut is overlooked like
+            the cut: both together only shrink what added noise must hide.
         sigma: of the noise on each value, as the root of the inverse of its Fisher information: a
             Gaussian's standard deviation; a Laplace's scale, since the score of a location is
             sign(x) / scale. Of a sum of both the information is at most that of sigma^2 added up
@@ -55,22 +57,25 @@ def mechanism_of(choices: Sequence[Choice]) -> Mechanism | Missing:
     """Of an arm's defences; Missing where nothing draws, or where no bound is known."""
     steps = [build(DEFENCES, choice) for choice in choices]
     before = list(takewhile(lambda step: not _draws(step), steps))
-    for step in (*before, *(step for step in steps if "model" in step.hooks)):
-        if not isinstance(step, (*_SHRINKING, *_NOISES)):
-            name = choices[steps.index(step)].name
-            return Missing(why=f"no bound is known behind what {name!r} does")
-    first = len(before)
-    if first == len(steps):
+    for choice, step in zip(choices, steps, strict=True):
+        is_known = step not in before or isinstance(step, (Clip, *_CUTTING, *_NOISES))
+        if step.hooks & _EARLY or not is_known:
+            return Missing(why=f"no bound is known behind what {choice.name!r} does")
+    if before == steps:
         return Missing(why="no defence adds noise; --sigma asks what if")
-    drawing = steps[first]
-    noises = list(takewhile(lambda step: isinstance(step, _NOISES), steps[first:]))
-    per_example = [step for step in steps if isinstance(step, DpSgd)]
-    if len(per_example) > 1:
+    uncut = list(takewhile(lambda step: not isinstance(step, _CUTTING), before))
+    drawing = steps[len(before)]
+    if isinstance(drawing, Qsgd) and any(isinstance(step, Clip) for step in before[len(uncut) :]):
+        return Missing(why="no bound is known for rounding behind values cut and then clipped")
+    clippers = [step for step in steps if isinstance(step, DpSgd)]
+    if len(clippers) > 1:
         return Missing(why="no bound is known for examples' gradients that are clipped twice")
+    names = [choice.name for choice in choices[len(before) :]]
+    noises = list(takewhile(lambda step: isinstance(step, _NOISES), steps[len(before) :]))
     return Mechanism(
-        names=tuple(choice.name for choice in choices[first : first + max(1, len(noises))]),
-        per_example=per_example[0] if per_example else None,
-        max_norm=min([math.inf, *(step.max_norm for step in before if isinstance(step, Clip))]),
+        names=tuple(names[: max(1, len(noises))]),
+        per_example=clippers[0] if clippers else None,
+        max_norm=min([math.inf, *(step.max_norm for step in uncut if isinstance(step, Clip))]),
         sigma=math.sqrt(sum(_inverse_information(step) for step in noises)),
         levels=drawing.levels if isinstance(drawing, Qsgd) else 0,
     )

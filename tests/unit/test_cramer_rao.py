@@ -61,12 +61,27 @@ def test_the_first_draw_counts_and_the_noise_behind_it(choices, names, sigma: fl
         ([defence("sign"), defence("gaussian", std=0.2)], "behind what 'sign' does"),
         ([defence("dp-sgd", **DP), defence("dp-sgd", **DP)], "clipped twice"),
         ([defence("gaussian", std=0.2), defence("precode")], "behind what 'precode' does"),
+        ([G, defence("soteria")], "behind what 'soteria' does"),
+        ([defence("topk"), defence("clip"), defence("qsgd")], "cut and then clipped"),
     ],
 )
 def test_where_no_bound_is_known_there_is_none(choices, why: str) -> None:
     found = mechanism_of(choices)
     assert isinstance(found, Missing)
     assert why in found.why
+
+
+def test_a_clip_counts_only_where_nothing_was_cut_before() -> None:
+    clip, cut, noise = defence("clip", max_norm=0.5), defence("topk"), defence("gaussian", std=0.2)
+    for choices, max_norm in (
+        ([clip, noise], 0.5),
+        ([clip, cut, noise], 0.5),
+        ([cut, clip, noise], math.inf),
+        ([noise, clip], math.inf),
+    ):
+        found = mechanism_of(choices)
+        assert isinstance(found, Mechanism)
+        assert found.max_norm == max_norm
 
 
 def affine() -> Sent:
