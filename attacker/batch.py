@@ -6,8 +6,8 @@ rounds and clients: each row has the weights of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -25,13 +25,16 @@ from fedcore.nn.models.network import Network
 from fedcore.tensors import have_equal_values
 from fedcore.types import TensorMap, Ticket
 
-__all__ = ["Batch", "Objective", "Update", "Victim"]
+__all__ = ["Batch", "Objective", "Prior", "Update", "Victim"]
 
 Objective = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Tensor], Tensor]
 """(candidate's gradient, observed gradient, candidate) -> the loss of one row, a scalar."""
 
 Update = Callable[[Network, Params, Tensor, Tensor], dict[str, Tensor]]
 """(network, weights, network's input, class probabilities) -> what a client would have sent."""
+
+Prior = Callable[[Network, Params, Tensor, Mapping[str, Tensor]], Tensor]
+"""(network, weights, network's input, what is known of it) -> what is added to a row's loss."""
 
 _ONE_GRADIENT: Update = partial(gradient, create_graph=True)
 _ROWS_AT_ONCE = 128  # bounds the memory of large models; small ones gain nothing from more
@@ -48,6 +51,7 @@ class Victim:
         gradient: observed, by name, times `scale`.
         scale: brings the observed gradient to length 1; the candidate's is multiplied by it, too.
         labels: guesses [example] that restarts take in turn; none to search for them.
+        known: of the network's input, by name; for a `Prior`.
     """
 
     ticket: Ticket
@@ -55,6 +59,7 @@ class Victim:
     gradient: TensorMap
     scale: float
     labels: tuple[np.ndarray, ...]
+    known: TensorMap = field(default_factory=dict)
 
 
 class Batch:
@@ -69,6 +74,7 @@ class Batch:
         objective: of one row.
         update: what takes the candidate to its gradient; differentiable.
         searched: what the variables are; the candidate itself, unless said otherwise.
+        prior: of the network's input, given what is known of it.
         compiles: see `attacker.recorded`.
     """
 
@@ -83,6 +89,7 @@ class Batch:
         objective: Objective,
         update: Update = _ONE_GRADIENT,
         searched: Searched | None = None,
+        prior: Prior | None = None,
         compiles: bool = False,
     ) -> None:
         self._tickets = [victim.ticket for victim in victims]
@@ -91,17 +98,20 @@ class Batch:
         self._restarts = restarts
         self._objective = objective
         self._update = update
+        self._prior = prior
         self._labels = self._given_labels(victims)
         logits = (n_examples, network.spec.n_classes) if self._labels is None else ()
         self._searched = searched or Plain(view=view, label_shape=logits)
-        weights = self._stacked([victim.weights for victim in victims])
-        targets = self._stacked([victim.gradient for victim in victims])
+        names = [name for name, _ in network.named_parameters()]
+        weights = self._stacked([victim.weights for victim in victims], names)
+        targets = self._stacked([victim.gradient for victim in victims], names)
+        known = self._stacked([victim.known for victim in victims], victims[0].known)
         scales = torch.tensor([victim.scale for victim in victims]).repeat_interleave(restarts)
         is_shared = all(have_equal_values(victims[0].weights, v.weights) for v in victims)
         if is_shared:  # held once: what they are folded with stays one ordinary convolution
             weights = {name: of_rows[0].clone() for name, of_rows in weights.items()}
-        self._of_rows = (weights, targets, scales, self._labels)
-        axes = (0, None if is_shared else 0, 0, 0, None if self._labels is None else 0)
+        self._of_rows = (weights, targets, scales, known, self._labels)
+        axes = (0, None if is_shared else 0, 0, 0, 0, None if self._labels is None else 0)
         at_once = max(1, min(_ROWS_AT_ONCE, _VARIABLES_AT_ONCE // self._searched.n_variables))
         self._losses = torch.func.vmap(self._loss, in_dims=axes, chunk_size=at_once)
         self._slopes_and_losses = torch.func.vmap(
@@ -152,6 +162,18 @@ class Batch:
         soft = [self._soft_labels(row, known) for row, known in zip(rows, given, strict=True)]
         return self.by_victim(torch.stack(soft).argmax(-1))
 
+    def group_means(self, rows: Tensor) -> Tensor:
+        """Of each row the mean over its victim's rows with the same given labels, [row, variable].
+
+        Rows that search for their labels count as having the same.
+        """
+        per_victim = (len(self._tickets), self._restarts, -1)
+        labels = rows.new_zeros(len(rows), 1) if self._labels is None else self._labels
+        labels = labels.reshape(per_victim)
+        alike = (labels[:, :, None] == labels[:, None]).all(-1).to(rows)
+        means: Tensor = alike / alike.sum(-1, keepdim=True) @ rows.reshape(per_victim)
+        return means.flatten(0, 1)
+
     def by_victim(self, values: Tensor) -> np.ndarray:
         """[row, ...] -> [victim, restart, ...]."""
         return values.numpy().reshape(len(self._tickets), self._restarts, *values.shape[1:])
@@ -166,6 +188,7 @@ class Batch:
         weights: dict[str, Tensor],
         target: dict[str, Tensor],
         scale: Tensor,
+        known: dict[str, Tensor],
         labels: Tensor | None,
     ) -> Tensor:
         """Of one row; vmapped over all."""
@@ -174,7 +197,10 @@ class Batch:
         soft = self._soft_labels(row, labels)
         found = self._update(self._model, weights, inputs, soft)
         scaled = {name: scale * slope for name, slope in found.items()}
-        return self._objective(scaled, target, candidate)
+        loss = self._objective(scaled, target, candidate)
+        if self._prior is None:
+            return loss
+        return loss + self._prior(self._model, weights, inputs, known)
 
     def _soft_labels(self, row: Tensor, given: Tensor | None) -> Tensor:
         """Class probabilities [example, class]."""
@@ -194,11 +220,11 @@ class Batch:
         one_hot = F.one_hot(to_tensor(np.stack(guesses)), self._model.spec.n_classes)
         return one_hot.to(torch.float32)
 
-    def _stacked(self, maps: Sequence[TensorMap]) -> dict[str, Tensor]:
+    def _stacked(self, maps: Sequence[TensorMap], names: Iterable[str]) -> dict[str, Tensor]:
         """By name, [row, ...]."""
         return {
             name: to_tensor(np.stack([tensors[name] for tensors in maps])).repeat_interleave(
                 self._restarts, dim=0
             )
-            for name, _ in self._model.named_parameters()
+            for name in names
         }

@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
-__all__ = ["total_variation"]
+__all__ = ["statistics_distance", "total_variation"]
+
+_TINY = 1e-5  # of a variance: what a normalising layer adds to it, too
+
+
+def statistics_distance(found: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Tensor:
+    """How far means and variances are from known ones, in units of the known deviation; a scalar.
+
+    Of each channel the square of the mean's distance over the deviation, plus the square of the
+    variance's over the variance; the mean over the channels of a layer and over layers. The
+    regulariser of Yin et al. 2020 (arXiv 1912.08795), which adds up lengths of differences, weighs
+    layers by the size of their values instead.
+
+    Args:
+        found: "LAYER.mean" and "LAYER.variance", [channel] each.
+        known: the same.
+    """
+    distances = []
+    for name, mean in known.items():
+        layer, _, kind = name.rpartition(".")
+        if kind == "mean":
+            variance = known[f"{layer}.variance"]
+            scale = variance + _TINY
+            mean_away = (found[name] - mean).square() / scale
+            variance_away = ((found[f"{layer}.variance"] - variance) / scale).square()
+            distances.append((mean_away + variance_away).mean())
+    return torch.stack(distances).mean()
 
 
 def total_variation(candidate: Tensor, *, n_spatial: int) -> Tensor:

@@ -20,6 +20,7 @@ ATTACKS: Registry[type[Attack]] = Registry(
         "gi-nas": "attacker.attacks.gi_nas:StructureSearch",
         "gion": "attacker.attacks.gion:OverParameterised",
         "grnn": "attacker.attacks.grnn:GenerativeRegression",
+        "gradinversion": "attacker.attacks.grad_inversion:GradInversion",
         "idlg": "attacker.attacks.idlg:ImprovedDeepLeakage",
         "inverting-gradients": "attacker.attacks.inverting_gradients:InvertingGradients",
         "peeling": "attacker.attacks.peeling:Peeling",

@@ -273,7 +273,8 @@ def _known_layer(seen: Observation, network: Network, first: str) -> KnownLayer 
     layers = dict(network.named_children())
     names = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
     is_lif = isinstance(layers.get(f"{first}_neurons"), Spiking) and neuron.name == "lif"
-    if not (is_lif and neuron.detach_reset and len(names) > 1):
+    is_normalised = f"{first}_norm" in layers
+    if is_normalised or not (is_lif and neuron.detach_reset and len(names) > 1):
         return None
     following = weights[f"{names[1]}.weight"].astype(np.float64)
     if 2 * following.shape[0] > following.shape[1]:  # too many directions to tell frames apart

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -23,13 +23,15 @@ from attacker.optimisers import Evaluate, Minimum, OnEvaluation
 from attacker.searched import Searched
 from attacker.starts import StartKind
 from fedcore.errors import ConfigError
+from fedcore.nn.functional import Params
 from fedcore.nn.models import build
+from fedcore.nn.models.network import Network
 from fedcore.plan import ModelSpec, RoundPlan
 from fedcore.seeds import stream
 from fedcore.strict import canonical_json
 from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
-__all__ = ["Case", "GradientMatching", "LabelSource"]
+__all__ = ["Belief", "Case", "GradientMatching", "LabelSource"]
 
 LabelSource = Literal[
     "auto",
@@ -54,6 +56,21 @@ _DIVERGED = "no restart ever had a finite loss"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Belief:
+    """What is known of the network's input beside its gradient.
+
+    Attributes:
+        values: by name, for `GradientMatching.prior`; empty where nothing is known.
+        knowledge: capabilities that were used.
+        certificate: where it comes from.
+    """
+
+    values: TensorMap = field(default_factory=dict)
+    knowledge: tuple[str, ...] = ()
+    certificate: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """One victim, read.
 
@@ -62,6 +79,7 @@ class Case:
         norm: its length over all layers.
         steps: that the client made.
         guesses: at the labels; none where they are searched for.
+        belief: about the input.
         adaptation: to what a defence or the codec did to the update.
     """
 
@@ -70,13 +88,27 @@ class Case:
     norm: float
     steps: LocalSteps
     guesses: Guesses
+    belief: Belief
     adaptation: Adaptation
 
     @property
     def kind(self) -> bytes:
         """Equal for victims that one batch can hold."""
         plan = self.seen.plan
-        return canonical_json((plan.model, plan.encoding, self.steps, self.adaptation.kind))
+        return canonical_json(
+            (
+                plan.model,
+                plan.encoding,
+                self.steps,
+                self.adaptation.kind,
+                sorted(self.belief.values),
+            )
+        )
+
+    @property
+    def knowledge(self) -> tuple[str, ...]:
+        """Capabilities that were used."""
+        return self.guesses.knowledge + self.belief.knowledge
 
     def victim(self, *, restarts: int, seed: int) -> Victim:
         """With a gradient of length 1: the smallest ones are squared without underflow.
@@ -95,6 +127,7 @@ class Case:
             gradient=unit,
             scale=1 / self.norm,
             labels=labels,
+            known=self.belief.values,
         )
 
 
@@ -181,6 +214,29 @@ class GradientMatching(Attack):
         del model, network_of
         return steps.update
 
+    def belief(self, told: Knowledge, network: Network) -> Belief:
+        """What the attack uses of what is known beside the gradient and the labels."""
+        del told, network
+        return Belief()
+
+    def prior(
+        self, network: Network, weights: Params, inputs: Tensor, known: Mapping[str, Tensor]
+    ) -> Tensor:
+        """What a belief adds to the loss of one row, a scalar; asked for where there is one.
+
+        Args:
+            network: that is attacked.
+            weights: its own.
+            inputs: what the network would receive, [time, batch, feature...].
+            known: the values of the belief.
+        """
+        del network, weights, known
+        return inputs.new_zeros(())
+
+    def evaluate(self, batch: Batch) -> Evaluate:
+        """What the search goes by; the losses of an answer are the batch's own."""
+        return batch.evaluate
+
     def reconstruct(
         self,
         seen: Sequence[Observation],
@@ -240,6 +296,7 @@ class GradientMatching(Attack):
             norm=norm_of(gradient),
             steps=steps,
             guesses=guesses,
+            belief=self.belief(told, network_of(seen.plan.model)),
             adaptation=adaptation_to(
                 gradient,
                 model=seen.plan.model,
@@ -288,6 +345,7 @@ class GradientMatching(Attack):
             objective=cases[0].adaptation.objective(self.loss, n_spatial=n_spatial),
             update=self.update(steps, plan.model, network_of),
             searched=searched,
+            prior=self.prior if cases[0].belief.values else None,
         )
 
     def _solve(
@@ -303,7 +361,7 @@ class GradientMatching(Attack):
         started_ns = time.monotonic_ns()
         steps = cases[0].steps
         minimum = self.minimise(
-            batch.evaluate,
+            self.evaluate(batch),
             batch.starts(self.start, seed=seed),
             view=view,
             n_evaluations=budget.iterations,
@@ -325,10 +383,14 @@ class GradientMatching(Attack):
                 loss_curves=curves[i],
                 n_iterations=minimum.n_evaluations,
                 duration_s=duration_s,
-                knowledge=case.guesses.knowledge,
+                knowledge=case.knowledge,
                 labels_from=case.guesses.source,
                 trains=None if trains is None else steps.spread(trains[i], axis=2),
-                certificate={**case.adaptation.certificate, **case.guesses.certificate},
+                certificate={
+                    **case.adaptation.certificate,
+                    **case.guesses.certificate,
+                    **case.belief.certificate,
+                },
             )
             if np.isfinite(losses[i]).any()
             else self._refused(case, budget, why=_DIVERGED)
@@ -337,5 +399,5 @@ class GradientMatching(Attack):
 
     def _refused(self, case: Case, budget: Budget, *, why: str) -> Reconstruction:
         return refusal(
-            case.seen, attack=self.name, budget=budget, why=why, knowledge=case.guesses.knowledge
+            case.seen, attack=self.name, budget=budget, why=why, knowledge=case.knowledge
         )

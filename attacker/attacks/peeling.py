@@ -178,11 +178,18 @@ class Peeling(Attack):
             return "the readout has no bias, whose gradient would give the features their scale"
         if not bias.any():
             return "the gradient in the readout's bias is zero: the features have no scale"
+        network = network_of(model)
+        n_examples = batch_size_of(seen) if labels is None else len(labels)
+        if n_examples > 1 and network.mixes_examples:
+            return (
+                f"a batch of {n_examples} is normalised by its own statistics: no example's "
+                "features follow from its input alone"
+            )
         readout = peel(
             weight,
             bias,
-            step_weights=counted.numpy() if can_match_trains(network_of(model)) else None,
-            n_examples=batch_size_of(seen) if labels is None else len(labels),
+            step_weights=counted.numpy() if can_match_trains(network) else None,
+            n_examples=n_examples,
             labels=labels,
             rng=stream(seed, "unmix", seen.ticket.round, seen.ticket.client_id),
         )

@@ -186,6 +186,16 @@ class Network(nn.Module):
         """Whether what it says of an example depends on the others in its batch."""
         return any(norm.fixed is None for norm in self.norms.values())
 
+    @property
+    def fixed_statistics(self) -> dict[str, Tensor]:
+        """What its layers normalise by where that is fixed, "LAYER.mean" and "LAYER.variance"."""
+        return {
+            f"{name}.{kind}": values
+            for name, norm in self.norms.items()
+            if norm.fixed is not None
+            for kind, values in norm.fixed._asdict().items()
+        }
+
     def forward(self, inputs: Tensor, noise: Tensor | None = None) -> Run:
         """Run from rest.
 

@@ -1,0 +1,158 @@
+"""GradInversion: statistics of batch normalisation as a prior, and restarts that agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from attacker.attacks.matching import Belief, GradientMatching, LabelSource
+from attacker.batch import Batch
+from attacker.inputs import InputView
+from attacker.objectives import cosine_distance, squared_distance
+from attacker.optimisers import Evaluate, Minimum, OnEvaluation, adam
+from attacker.priors import statistics_distance, total_variation
+from attacker.starts import StartKind
+from fedcore.errors import ConfigError, KnowledgeError
+from fedcore.nn.arrays import to_arrays
+from fedcore.nn.functional import Params, batch_statistics
+from fedcore.nn.models.network import Network
+from fedcore.nn.models.normalisation import Moments
+from fedcore.types import Knowledge
+
+__all__ = ["GradInversion"]
+
+_DISTANCES = {"squared": squared_distance, "cosine": cosine_distance}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradInversion(GradientMatching):
+    """Yin et al. 2021, "See through gradients" (arXiv 2104.07586), by Adam within a box.
+
+    The loss of a candidate is how far its gradient is from the observed one, plus total variation,
+    plus its mean square, plus how far what its normalising layers receive is from known statistics:
+    granted ones of the batch, else those that a network with normalisation "batch-eval" is fixed
+    at, where somebody has measured them, else none. The certificate says "statistics" 1 for granted
+    and 0 for fixed ones. Beside that, each restart is drawn to the mean of its victim's restarts
+    with the same labels; this is no part of the losses that choose among them.
+
+    Their noise at every step and their registration of restarts by translation are left out, and
+    starts are uniform in the range of inputs, theirs normal. Where a batch holds one label several
+    times, restarts may have these examples in different orders, and their mean blurs them.
+
+    Attributes:
+        distance: between gradients, over all layers: "squared", relative to the observed one, as
+            they have it but for the root, or "cosine", which trained networks need: where a
+            candidate's gradient is many times longer than theirs, the squared one leads nowhere.
+        total_variation: weight of the prior.
+        mean_square: weight of the candidate's mean square.
+        batch_norm: weight of the distance between statistics.
+        consistency: weight of the mean squared distance from the restarts' mean.
+        learning_rate: of Adam at the beginning.
+    """
+
+    name: ClassVar[str] = "gradinversion"
+    start: ClassVar[StartKind] = "uniform"
+
+    labels: LabelSource = "gradinversion"
+    distance: Literal["squared", "cosine"] = "squared"
+    total_variation: float = 3e-3
+    mean_square: float = 1e-6
+    batch_norm: float = 1.0
+    consistency: float = 0.01
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels == "joint":
+            raise ConfigError("labels 'joint' is for dlg; expected another source, say 'auto'")
+        for option in ("total_variation", "mean_square", "batch_norm", "consistency"):
+            if getattr(self, option) < 0:
+                raise ConfigError(f"{option} must be >= 0; got {getattr(self, option)}")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate must be > 0; got {self.learning_rate}")
+
+    def loss(
+        self,
+        found: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        candidate: Tensor,
+        *,
+        n_spatial: int,
+    ) -> Tensor:
+        """The distance, weighted total variation and mean square."""
+        return (
+            _DISTANCES[self.distance](found, target)
+            + self.total_variation * total_variation(candidate, n_spatial=n_spatial)
+            + self.mean_square * candidate.square().mean()
+        )
+
+    def belief(self, told: Knowledge, network: Network) -> Belief:
+        """The batch's statistics, or those that the network is fixed at.
+
+        Raises:
+            KnowledgeError: the granted ones are of other layers than the network has.
+        """
+        if not self.batch_norm:
+            return Belief()
+        if told.batch_statistics is not None:
+            expected = {f"{name}.{kind}" for name in network.norms for kind in Moments._fields}
+            if odd := sorted(told.batch_statistics.keys() ^ expected):
+                raise KnowledgeError(
+                    f"granted batch statistics do not fit the network in {', '.join(odd)}"
+                )
+            return Belief(
+                values=told.batch_statistics,
+                knowledge=("batch_statistics",),
+                certificate={"statistics": 1.0},
+            )
+        values = to_arrays(network.fixed_statistics)
+        is_measured = any(
+            (numbers != (1 if name.endswith(".variance") else 0)).any()
+            for name, numbers in values.items()
+        )
+        return Belief(values=values, certificate={"statistics": 0.0}) if is_measured else Belief()
+
+    def prior(
+        self, network: Network, weights: Params, inputs: Tensor, known: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The weighted distance between statistics."""
+        found = batch_statistics(network, weights, inputs)
+        return self.batch_norm * statistics_distance(found, known)
+
+    def evaluate(self, batch: Batch) -> Evaluate:
+        """The batch's losses, and the pull to what the restarts agree on."""
+
+        def drawn_together(rows: Tensor) -> tuple[Tensor, Tensor]:
+            losses, slopes = batch.evaluate(rows)
+            away = rows - batch.group_means(rows)
+            return (
+                losses + self.consistency * away.square().mean(1),
+                slopes + 2 * self.consistency / rows.shape[1] * away,
+            )
+
+        return drawn_together if self.consistency else batch.evaluate
+
+    def minimise(
+        self,
+        evaluate: Evaluate,
+        start: Tensor,
+        *,
+        view: InputView,
+        n_evaluations: int,
+        on_evaluation: OnEvaluation,
+    ) -> Minimum:
+        """Adam within the range of inputs."""
+        return adam(
+            evaluate,
+            start,
+            n_evaluations=n_evaluations,
+            learning_rate=self.learning_rate,
+            low=view.low,
+            high=view.high,
+            on_evaluation=on_evaluation,
+            patience=math.ceil(self.patience * n_evaluations),
+        )
