@@ -33,7 +33,9 @@ class GenerativeRegression(GeneratorMatching):
 
     Attributes:
         labels: by a fully connected branch, unless another source is named.
-        learning_rate: larger than of other generators, as the image ends in a normalisation.
+        learning_rate: larger than of other generators, as this one ends in a normalisation.
+        channels: before the last doubling of the sides, twice as many before each other; 32 in
+            their code.
     """
 
     name: ClassVar[str] = "grnn"
@@ -41,6 +43,7 @@ class GenerativeRegression(GeneratorMatching):
 
     labels: LabelSource = "joint"
     learning_rate: float = 0.05
+    channels: int = 16
 
     def loss(
         self,

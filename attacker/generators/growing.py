@@ -8,7 +8,7 @@ from math import prod
 from torch import nn
 
 from attacker.generators.base import Canvas
-from attacker.generators.layers import convolution, normalised
+from attacker.generators.layers import N_GROUPS, convolution, normalised
 
 __all__ = ["gated", "over_parameterised"]
 
@@ -18,7 +18,8 @@ _SLOPE = 0.1
 def over_parameterised(canvas: Canvas, *, n_latent: int, channels: int) -> nn.Module:
     """Two normalised convolutions at every size, as in the code of CI-Net (Zhang et al. 2023).
 
-    Without its spectral normalisation, which the normalisation behind each convolution undoes.
+    Without its spectral normalisation: the scale of a convolution's weights is normalised away
+    behind it.
 
     Args:
         canvas: on which it draws.
@@ -30,7 +31,7 @@ def over_parameterised(canvas: Canvas, *, n_latent: int, channels: int) -> nn.Mo
     layers: list[nn.Module] = [
         nn.Linear(n_latent, channels * prod(first)),
         nn.Unflatten(1, (channels, *first)),
-        nn.GroupNorm(4, channels),
+        nn.GroupNorm(N_GROUPS, channels),
         nn.LeakyReLU(_SLOPE),
     ]
     for size in range(canvas.n_doublings + 1):

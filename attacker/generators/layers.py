@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["convolution", "normalised"]
+__all__ = ["N_GROUPS", "convolution", "normalised"]
 
-_N_GROUPS = 4
+N_GROUPS = 4
 
 
 def convolution(
@@ -27,6 +27,6 @@ def normalised(
     """Convolution, normalisation and a leaky ReLU of this slope."""
     return nn.Sequential(
         convolution(n_spatial, n_in, n_out, kernel=kernel, stride=stride),
-        nn.GroupNorm(_N_GROUPS, n_out),
+        nn.GroupNorm(N_GROUPS, n_out),
         nn.LeakyReLU(slope),
     )

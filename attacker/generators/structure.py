@@ -18,7 +18,7 @@ Mixing = Literal["none", "full", "separable", "depthwise"]
 
 _KERNELS = (1, 3, 5, 7)
 _SLOPE = 0.2
-_ALONG = {
+_MODES = {
     ("nearest", 1): "nearest",
     ("nearest", 2): "nearest",
     ("linear", 1): "linear",
@@ -53,15 +53,17 @@ def random_structure(rng: np.random.Generator, *, n_levels: int, n_spatial: int)
     Args:
         rng: draws.
         n_levels: of the hourglass.
-        n_spatial: pixels are made of channels, and cubic, along two axes only.
+        n_spatial: of what it draws; cubic and shuffle need two axes.
     """
     upsamplings = get_args(Upsampling)[: 4 if n_spatial == 2 else 2]
     pairs = product(range(n_levels), range(n_levels))
+    forms = list(product(upsamplings, get_args(Mixing), _KERNELS, (False, True)))
+    upsampling, mixing, kernel, rectified = forms[rng.integers(len(forms))]
     return Structure(
-        upsampling=upsamplings[rng.integers(len(upsamplings))],
-        mixing=get_args(Mixing)[rng.integers(len(get_args(Mixing)))],
-        kernel=_KERNELS[rng.integers(len(_KERNELS))],
-        rectified=bool(rng.integers(2)),
+        upsampling=upsampling,
+        mixing=mixing,
+        kernel=kernel,
+        rectified=rectified,
         skips=tuple(pair for pair in pairs if rng.integers(2)),
     )
 
@@ -70,25 +72,17 @@ def growth(structure: Structure, *, n_spatial: int, channels: int) -> nn.Module:
     """What doubles the sides in the growing half."""
     layers: list[nn.Module] = []
     if structure.upsampling == "shuffle":
-        layers += [
-            convolution(n_spatial, channels, 4 * channels, kernel=1),
-            nn.PixelShuffle(2),
-        ]
+        layers += [convolution(n_spatial, channels, 4 * channels, kernel=1), nn.PixelShuffle(2)]
     else:
-        mode = _ALONG[structure.upsampling, n_spatial]
-        layers.append(nn.Upsample(scale_factor=2, mode=mode))
-    if structure.mixing != "none":
-        layers.append(
-            convolution(
-                n_spatial,
-                channels,
-                channels,
-                kernel=structure.kernel,
-                groups=1 if structure.mixing == "full" else channels,
-            )
-        )
+        layers += [nn.Upsample(scale_factor=2, mode=_MODES[structure.upsampling, n_spatial])]
+    if structure.mixing == "full":
+        layers += [convolution(n_spatial, channels, channels, kernel=structure.kernel)]
+    if structure.mixing in ("separable", "depthwise"):
+        layers += [
+            convolution(n_spatial, channels, channels, kernel=structure.kernel, groups=channels)
+        ]
     if structure.mixing == "separable":
-        layers.append(convolution(n_spatial, channels, channels, kernel=1))
+        layers += [convolution(n_spatial, channels, channels, kernel=1)]
     if structure.rectified:
-        layers.append(nn.LeakyReLU(_SLOPE))
+        layers += [nn.LeakyReLU(_SLOPE)]
     return nn.Sequential(*layers)

@@ -24,10 +24,10 @@ from fedcore.strict import build as build_plugin  # noqa: E402
 from fedcore.types import Knowledge, Observation, Reconstruction, Ticket  # noqa: E402
 
 GENERATORS: dict[str, dict[str, Any]] = {
-    "deep-prior": {"channels": 8},
-    "gi-nas": {"channels": 8, "candidates": 3},
-    "gion": {"channels": 8},
-    "grnn": {"channels": 8},
+    "deep-prior": {"channels": 4},
+    "gi-nas": {"channels": 4, "candidates": 2},
+    "gion": {"channels": 4},
+    "grnn": {"channels": 4},
 }
 """Attacks that search a generator's weights, with options that make it small."""
 

@@ -110,7 +110,9 @@ def test_a_search_begins_with_plain_normalisations() -> None:
 def test_a_linear_models_inputs_are_recovered(name: str, laboratory) -> None:
     seen = [laboratory.victim([i], model=LINEAR, client=i) for i in range(3)]
     known = [Knowledge(labels=laboratory.truths[o.ticket].labels) for o in seen]
-    answers = laboratory.attack(name, seen, known=known, labels="granted", iterations=80)
+    answers = laboratory.attack(
+        name, seen, known=known, labels="granted", channels=8, iterations=80
+    )
     assert np.mean([laboratory.psnr_db(answer) for answer in answers]) >= 20  # mean image: 12
 
 
