@@ -176,13 +176,18 @@ def scores(
 
 
 def attacked(
-    attack: str, sent: Sequence[Sent], *, options: dict[str, float], budget: Budget
+    attack: str,
+    sent: Sequence[Sent],
+    *,
+    options: dict[str, float],
+    budget: Budget,
+    known: Sequence[Knowledge] | None = None,
 ) -> tuple[list[Reconstruction], float]:
-    """Answers, and CPU seconds."""
+    """Answers, and CPU seconds; nothing is known unless it is said."""
     started_s = process_time()
     answers = build_plugin(ATTACKS, Choice(name=attack, options=options)).reconstruct(
         [one.seen for one in sent],
-        [Knowledge()] * len(sent),
+        known or [Knowledge()] * len(sent),
         rng=stream(0, "attack"),
         budget=budget,
         progress=lambda *_: None,
