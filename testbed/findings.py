@@ -69,7 +69,7 @@ class Summary:
         n_missing: victims without one; their reasons stand in the scores.
         mean: of the attacker's chosen candidates; its interval takes victims for independent.
         by_client: the mean over clients of each one's mean; its interval takes only clients for
-            independent, and is the wider the fewer they are.
+            independent, and rounds as they are.
         oracle: of the best restarts by truth.
         baselines: mean by name in `NULLS`, over the same victims.
         differences: mean of (score - baseline) over the same victims, by the same names.

@@ -207,5 +207,5 @@ def _caveat(cases: Sequence[Case], *, seed: int) -> str:
         f"{len(cases)} victims are {len(clients)} clients at {len(rounds)} rounds of one training "
         f"run (seed {seed}): the intervals are conditional on that trained model, and another "
         "seed's may differ by more; they take victims for independent draws, which those of one "
-        "client or round are not: the interval by client takes only clients for independent"
+        "client or round are not; those by client take clients alone for them, at these rounds"
     )
