@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-__all__ = ["statistics_distance", "total_variation"]
+from fedcore.types import TensorMap
+
+__all__ = ["Belief", "statistics_distance", "total_variation"]
 
 _TINY = 1e-5  # of a variance: what a normalising layer adds to it, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belief:
+    """What is known of the network's input beside its gradient.
+
+    Attributes:
+        values: by name, for an attack's own prior; empty where nothing is known.
+        knowledge: capabilities that were used.
+        certificate: where it comes from.
+    """
+
+    values: TensorMap = field(default_factory=dict)
+    knowledge: tuple[str, ...] = ()
+    certificate: Mapping[str, float] = field(default_factory=dict)
 
 
 def statistics_distance(found: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Tensor:

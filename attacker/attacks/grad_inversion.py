@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from attacker.attacks.matching import Belief, GradientMatching, LabelSource
+from attacker.attacks.matching import GradientMatching, LabelSource
 from attacker.batch import Batch
 from attacker.inputs import InputView
 from attacker.objectives import cosine_distance, squared_distance
 from attacker.optimisers import Evaluate, Minimum, OnEvaluation, adam
-from attacker.priors import statistics_distance, total_variation
+from attacker.priors import Belief, statistics_distance, total_variation
 from attacker.starts import StartKind
 from fedcore.errors import ConfigError, KnowledgeError
 from fedcore.nn.arrays import to_arrays

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -20,6 +20,7 @@ from attacker.inputs import InputView, input_view
 from attacker.labels.guesses import NEEDING_AUXILIARY_DATA, Guesses, guess_labels
 from attacker.local_steps import LocalSteps
 from attacker.optimisers import Evaluate, Minimum, OnEvaluation
+from attacker.priors import Belief
 from attacker.searched import Searched
 from attacker.starts import StartKind
 from fedcore.errors import ConfigError
@@ -31,7 +32,7 @@ from fedcore.seeds import stream
 from fedcore.strict import canonical_json
 from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
-__all__ = ["Belief", "Case", "GradientMatching", "LabelSource"]
+__all__ = ["Case", "GradientMatching", "LabelSource"]
 
 LabelSource = Literal[
     "auto",
@@ -53,21 +54,6 @@ else the estimator that can do most with what is granted."""
 
 _NOTHING_TO_MATCH = "every gradient in the update is zero: there is nothing to match"
 _DIVERGED = "no restart ever had a finite loss"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Belief:
-    """What is known of the network's input beside its gradient.
-
-    Attributes:
-        values: by name, for `GradientMatching.prior`; empty where nothing is known.
-        knowledge: capabilities that were used.
-        certificate: where it comes from.
-    """
-
-    values: TensorMap = field(default_factory=dict)
-    knowledge: tuple[str, ...] = ()
-    certificate: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
