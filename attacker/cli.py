@@ -118,9 +118,11 @@ def _replay(args: argparse.Namespace) -> None:
         sys.stdout.write(json.dumps(table, indent=2) + "\n")
         return
     for outcome in outcomes:
+        labels = ", ".join(outcome["labels_from"]) or "the attack"
         sys.stdout.write(
-            "{arm}: {attack} on {victims} victims, {failed} failed, "
-            "mean own loss {mean_own_loss:.3g}\n".format(**outcome)
+            f"{outcome['arm']}: {outcome['attack']} on {outcome['victims']} victims, "
+            f"{outcome['failed']} failed, mean own loss {outcome['mean_own_loss']:.3g}, "
+            f"labels from {labels}\n"
         )
 
 
