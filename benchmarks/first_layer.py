@@ -6,7 +6,8 @@ DATA is as for `benchmarks.data_sets`. Victims are the first of a set's examples
 attack's options are its defaults. Networks come from `benchmarks.victims`. Each row says: networks
 and their stage, codec, share of frames that are exact (as a set), victims with all frames exact,
 spike IoU after matching frames, victims whose whole train is right in order and example, victims
-whose certificate says "consistent" and "ordered", and CPU seconds per victim, mean and largest.
+whose certificate says "consistent" and "ordered", those with wrong frames that it neither calls
+inconsistent nor ambiguous, and CPU seconds per victim, mean and largest.
 Ends with one line `RESULT key=value ...`.
 """
 
@@ -51,7 +52,13 @@ class Score:
     whole: bool
     consistent: bool
     ordered: bool
+    ambiguous: bool
     cpu_s: float
+
+    @property
+    def is_unwarned(self) -> bool:
+        """Whether frames are wrong and the certificate raises no doubt."""
+        return self.exact < 1 and self.consistent and not self.ambiguous
 
 
 def attacked(
@@ -87,7 +94,8 @@ def attacked(
 def scored(answer: Reconstruction, train: np.ndarray, *, cpu_s: float) -> Score:
     """Against the truth, which the attack never saw."""
     if answer.trains is None:
-        return Score(exact=0.0, iou=0.0, whole=False, consistent=False, ordered=False, cpu_s=cpu_s)
+        nothing = dict.fromkeys(("whole", "consistent", "ordered", "ambiguous"), False)
+        return Score(exact=0.0, iou=0.0, **nothing, cpu_s=cpu_s)
     guess = answer.trains[0].reshape(-1, train[0, 0].size).astype(np.float64)
     truth = train.reshape(guess.shape).astype(np.float64)
     hits = Counter(map(bytes, guess.astype(np.uint8))) & Counter(map(bytes, truth.astype(np.uint8)))
@@ -103,6 +111,7 @@ def scored(answer: Reconstruction, train: np.ndarray, *, cpu_s: float) -> Score:
         whole=guessed == true,
         consistent=answer.certificate["consistent"] == 1,
         ordered=answer.certificate["ordered"] == 1,
+        ambiguous=answer.certificate["ambiguous"] == 1,
         cpu_s=cpu_s,
     )
 
@@ -118,6 +127,7 @@ def row(title: str, scores: Sequence[Score]) -> dict[str, float]:
         f"IoU {np.mean(iou):.3f} whole {sum(s.whole for s in scores)}/{n} "
         f"consistent {sum(s.consistent for s in scores)}/{n} "
         f"ordered {sum(s.ordered for s in scores)}/{n} "
+        f"inexact and not called so {sum(s.is_unwarned for s in scores)} "
         f"CPU {np.mean(cpu_s):.2f} s, at most {max(cpu_s):.2f}",
         flush=True,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -69,9 +69,11 @@ class FirstLayer(Attack):
     The certificate holds `rank` (singular values above the codec's noise), `n_frames`, `residual`
     (relative), `noise` (the residual that the codec alone makes), `method` (0 ratio, 1
     enumeration, 2 differences), `consistent` (1 where noise explains the residual), `ordered` (1
-    where the layer's equations hold along the frames) and, without a bias, `scale_known` 0.
-    "consistent" means a consistent factorisation and is no proof: sparse frames can have several,
-    and then the first one whose frames can be put in order is taken.
+    where the layer's equations hold along the frames), `ambiguous` (1 where another binary vector
+    could stand for one of the frames and the layer's equations do not say which is true) and,
+    without a bias, `scale_known` 0. "consistent" means a consistent factorisation and is no proof:
+    sparse frames can have several, and then the first one whose frames can be put in order is
+    taken.
 
     One restart, whatever the budget: nothing is drawn.
 
@@ -117,7 +119,7 @@ class FirstLayer(Attack):
 
     def _read(self, seen: Observation, gradient: TensorMap, network: Network) -> _Found:
         layer = _first_layer(network)
-        slopes = gradient[f"{layer}.weight"]
+        slopes = gradient[f"{layer}.weight"].astype(np.float64)
         bias_slopes = gradient.get(f"{layer}.bias")
         if not slopes.any():
             raise _CannotError(f"every gradient in layer {layer!r} is zero: nothing leaks there")
@@ -143,7 +145,10 @@ class FirstLayer(Attack):
         known_layer = _known_layer(seen, network, layer)
         if known_layer is not None and len(factors.frames) == n_frames:
             factors, ordering = _in_order(factors, slopes, known_layer, n_examples=n_examples)
-        return _binary_input(seen, factors, ordering, n_examples=n_examples)
+        found = _binary_input(seen, factors, ordering, n_examples=n_examples)
+        is_ambiguous = ordering is None and factors.is_ambiguous(slopes)
+        certificate = {**found.certificate, "ambiguous": float(is_ambiguous)}
+        return replace(found, certificate=certificate)
 
     def _answer(
         self, seen: Observation, gradient: TensorMap, found: _Found, *, duration_s: float
@@ -196,19 +201,18 @@ def _constant_input(
             f"the layer's gradient mixes {n_examples} examples with real inputs, which "
             "infinitely many batches explain equally well; this attack reads one, or binary trains"
         )
-    weights = slopes.astype(np.float64)
     if bias_slopes is None:
-        left, singular, right = np.linalg.svd(weights, full_matrices=False)
+        left, singular, right = np.linalg.svd(slopes, full_matrices=False)
         image = right[0] * np.sign(right[0].sum())
         factor = np.sign(right[0].sum()) * left[:, 0] * singular[0]
         image, factor = image / image.max(), factor * image.max()
     elif bias_slopes.any():
         factor = bias_slopes.astype(np.float64)
-        image = factor @ weights / (factor @ factor)
+        image = factor @ slopes / (factor @ factor)
     else:
         raise _CannotError("the gradient in the bias is zero, so that its ratio says nothing")
-    length = np.linalg.norm(weights)
-    residual = float(np.linalg.norm(weights - np.outer(factor, image)) / length)
+    length = np.linalg.norm(slopes)
+    residual = float(np.linalg.norm(slopes - np.outer(factor, image)) / length)
     certificate = {"rank": 1.0, "n_frames": 1.0, "residual": residual, "method": 0.0}
     if bias_slopes is None:
         certificate["scale_known"] = 0.0
@@ -223,7 +227,7 @@ def _in_order(
     factors: Factorisation, slopes: np.ndarray, layer: KnownLayer, *, n_examples: int
 ) -> tuple[Factorisation, Ordering | None]:
     """The first of all consistent factorisations whose frames obey the layer's equations."""
-    for some in islice(factors.alternatives(slopes.astype(np.float64)), _MAX_ALTERNATIVES):
+    for some in islice(factors.alternatives(slopes), _MAX_ALTERNATIVES):
         ordering = in_order(some.frames, some.atoms, layer=layer, n_examples=n_examples)
         if ordering.misfit <= _ORDERED:
             return some, ordering

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,6 +20,7 @@ Method = Literal["enumeration", "differences"]
 
 _METHODS: tuple[Method, ...] = get_args(Method)
 _N_REPLACED = 2
+_MAX_RIVALS = 300
 _HIDES_FRAMES = ("int8",)  # its noise is above the weakest frames, whose number is then unknown
 _FITS = 2.0  # a residual of up to so many times the noise's is explained by noise
 
@@ -59,15 +60,29 @@ class Factorisation:
             slopes: that it explains, [neuron, feature].
         """
         yield self
+        for n_replaced in range(1, _N_REPLACED + 1):
+            yield from self._with_replaced(n_replaced, slopes)
+
+    def is_ambiguous(self, slopes: np.ndarray) -> bool:
+        """Whether another one, with one frame replaced, is explained by noise as well.
+
+        Args:
+            slopes: that it explains, [neuron, feature].
+        """
+        rivals = islice(self._with_replaced(1, slopes), _MAX_RIVALS)
+        return any(rival.fits for rival in rivals)
+
+    def _with_replaced(self, n: int, slopes: np.ndarray) -> Iterator[Factorisation]:
+        """All that share all but `n` frames with it and whose frames are independent."""
         vectors = np.vstack([self.frames, self.others])
         n_frames, n_others = len(self.frames), len(self.others)
-        for n_taken in range(1, min(_N_REPLACED, n_others) + 1):
-            for taken in combinations(range(n_frames, n_frames + n_others), n_taken):
-                for left_out in combinations(range(n_frames), n_taken):
-                    frames = vectors[[i for i in range(n_frames) if i not in left_out] + [*taken]]
-                    atoms, _, rank, _ = np.linalg.lstsq(frames.T, slopes.T, rcond=None)
-                    if rank == n_frames:
-                        yield replace(self, frames=frames, atoms=atoms.T)
+        for taken in combinations(range(n_frames, n_frames + n_others), n):
+            for left_out in combinations(range(n_frames), n):
+                frames = vectors[[i for i in range(n_frames) if i not in left_out] + [*taken]]
+                atoms, _, rank, _ = np.linalg.lstsq(frames.T, slopes.T, rcond=None)
+                if rank == n_frames:
+                    residual = _left_over(slopes, atoms.T, frames)
+                    yield replace(self, frames=frames, atoms=atoms.T, residual=residual)
 
 
 def factorise(
@@ -137,13 +152,17 @@ def _measured(
 ) -> Factorisation:
     frames = vectors[:n_frames]
     atoms = np.linalg.lstsq(frames.T, slopes.T, rcond=None)[0].T
-    length = float(np.linalg.norm(slopes))
     return Factorisation(
         frames=frames,
         others=vectors[n_frames:],
         atoms=atoms,
-        residual=float(np.linalg.norm(slopes - atoms @ frames)) / length,
-        noise=noise * float(np.sqrt(slopes.size)) / length,
+        residual=_left_over(slopes, atoms, frames),
+        noise=noise * float(np.sqrt(slopes.size) / np.linalg.norm(slopes)),
         rank=rank,
         method=method,
     )
+
+
+def _left_over(slopes: np.ndarray, atoms: np.ndarray, frames: np.ndarray) -> float:
+    """|slopes - atoms frames| / |slopes|."""
+    return float(np.linalg.norm(slopes - atoms @ frames) / np.linalg.norm(slopes))

@@ -85,6 +85,7 @@ def test_the_frames_of_a_conventional_network_have_no_order(laboratory) -> None:
     answer = attack(laboratory, seen)
     truth = encode(RATE, laboratory.images[[23]], stream(3, "secret")).astype(np.uint8)
     assert answer.certificate["ordered"] == 0
+    assert answer.certificate["ambiguous"] == 0
     assert sorted(f.tobytes() for f in answer.trains[0]) == sorted(f.tobytes() for f in truth)
 
 
@@ -96,7 +97,11 @@ def test_order_tells_which_of_several_factorisations_is_true(laboratory) -> None
     factors = factorise(slopes, bias, n_frames=8, codec="f32", enumerate_up_to=16)
     truth = encode(spec, laboratory.images[[21]], stream(1, "secret"))
     assert len(factors.others)
-    np.testing.assert_array_equal(attack(laboratory, seen).trains[0], truth)
+    answer = attack(laboratory, seen)
+    np.testing.assert_array_equal(answer.trains[0], truth)
+    assert answer.certificate["ambiguous"] == 0
+    orderless = laboratory.victim([21], model=ANN, encoding=spec, client=1)
+    assert attack(laboratory, orderless).certificate["ambiguous"] == 1
 
 
 def test_a_scaled_update_is_the_same_update(laboratory) -> None:
