@@ -95,6 +95,11 @@ VICTIMS: dict[str, Victim] = {
         "mnist",
         {
             "conv-relu": (_conv_relu(_IMAGE), _ONCE, 145_000),
+            "conv-relu-norm": (
+                replace(_conv_relu(_IMAGE), options={"normalisation": "batch-train"}),
+                _ONCE,
+                145_000,
+            ),
             "conv-relu-precode": (Precode().model(_conv_relu(_IMAGE)), _ONCE, 58_000),
             "conv-snn-t4": (_conv_snn(_IMAGE), _FOUR, 116_000),
             "conv-snn-t8": (_conv_snn(_IMAGE), _EIGHT, 75_000),
