@@ -26,6 +26,7 @@ __all__ = [
 
 _RANK = 1e-6  # of the largest singular value: below it float32 gradients say nothing
 _SURE = 1e-5  # gradients whose system is conditioned better need no help from the outputs
+_FLOAT32 = 2e-6  # of the largest value: what comes out of float32 gradients is not known better
 _TINY = 1e-300
 
 
@@ -36,10 +37,12 @@ class Solved:
     Attributes:
         x: the shortest one of all that fit best.
         n_missing: its values less the rank of the equations; above 0 it is a guess.
+        error: a value up to this may be nothing.
     """
 
     x: Tensor
     n_missing: int
+    error: float = 0.0
 
 
 def received_by_linear(gradient: Tensor, slopes: Tensor) -> Solved:
@@ -52,7 +55,7 @@ def received_by_linear(gradient: Tensor, slopes: Tensor) -> Solved:
     energy = slopes @ slopes
     if energy == 0:
         return Solved(x=torch.zeros_like(gradient[0]), n_missing=gradient.shape[1])
-    return Solved(x=slopes @ gradient / energy, n_missing=0)
+    return Solved(x=slopes @ gradient / energy, n_missing=0)  # nothing is exactly 0
 
 
 def received_by_conv(
@@ -81,7 +84,7 @@ def received_by_conv(
     rank = int((singular > _RANK * singular[0]).sum())
     told = gradient.movedim(1, 0).reshape(n_channels, -1) @ left[:, :rank]
     if rank == n_places and singular[-1] > _SURE * singular[0]:
-        return Solved(x=((told / singular) @ right).reshape(size), n_missing=0)
+        return _solved((told / singular) @ right, size=size, rank=prod(size))
     by_gradient = torch.kron(
         torch.eye(n_channels).to(told), (singular[:, None] * right)[:rank].contiguous()
     )
@@ -91,9 +94,15 @@ def received_by_conv(
     system = torch.cat([scales[0] * by_gradient, scales[1] * by_output])
     values = torch.cat([scales[0] * told.flatten(), scales[1] * outputs.flatten()[known]])
     if not len(system):
-        return Solved(x=torch.zeros(size).to(weight), n_missing=system.shape[1])
+        return _solved(torch.zeros(size).to(weight), size=size, rank=0)
     found = torch.linalg.lstsq(system, values[:, None], rcond=_RANK, driver="gelsy")
-    return Solved(x=found.solution.reshape(size), n_missing=system.shape[1] - int(found.rank))
+    return _solved(found.solution, size=size, rank=int(found.rank))
+
+
+def _solved(x: Tensor, *, size: tuple[int, ...], rank: int) -> Solved:
+    return Solved(
+        x=x.reshape(size), n_missing=prod(size) - rank, error=_FLOAT32 * float(x.abs().max())
+    )
 
 
 def slopes_behind_conv(

@@ -31,7 +31,6 @@ from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
 __all__ = ["RGap"]
 
-_FLOAT32 = 2e-6  # of a layer's largest value: what it received is not known better
 _EDGE = 1e-12  # how near to saturation an output is still told from it
 _MOST_ENTRIES = 1 << 26  # of a system of equations: half a GiB, and minutes
 _ACTIVATIONS = (nn.ReLU, nn.Sigmoid, nn.Tanh)
@@ -142,10 +141,10 @@ def _solve(
     """The input, and for every layer how many values its equations left open."""
     sizes = _sizes(network, weights)
     x = slopes = outputs = _unknown(network.spec.n_classes)
-    missing = {}
+    missing, error = {}, 0.0
     for name, layer in reversed(list(network.named_children())):
         if isinstance(layer, _ACTIVATIONS):
-            derivative, outputs = _undone(layer, x)
+            derivative, outputs = _undone(layer, x, error=error)
             slopes = slopes * derivative
         elif isinstance(layer, Sampling):
             slopes = outputs = _unknown(2 * layer.size)
@@ -163,7 +162,7 @@ def _solve(
                 size=sizes[name],
             )
             x = outputs = solved.x.flatten()
-            missing[name] = solved.n_missing
+            missing[name], error = solved.n_missing, solved.error
     return x, missing
 
 
@@ -192,10 +191,10 @@ def _gone_through(
     return solved, behind.flatten()
 
 
-def _undone(activation: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+def _undone(activation: nn.Module, x: Tensor, *, error: float) -> tuple[Tensor, Tensor]:
     """Of what an activation put out: its derivative there, and what it received, NaN if unknown."""
     if isinstance(activation, nn.ReLU):
-        is_on = x > torch.maximum(-2 * x.min(), _FLOAT32 * x.max())  # the lowest value is an error
+        is_on = x > max(-2 * float(x.min()), error)  # what lies below 0 is an error, too
         return is_on.to(x), torch.where(is_on, x, torch.nan)
     if isinstance(activation, nn.Sigmoid):
         return x * (1 - x), x.logit(_EDGE)
