@@ -17,10 +17,12 @@ share of examples that were unmixed, which is measured on the readout itself: th
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,13 +52,19 @@ BUDGETS = {
     "first-layer": Budget(restarts=1, iterations=1),
     "inverting-gradients": Budget(restarts=1, iterations=300),
     "peeling": Budget(restarts=4, iterations=300),
+    "r-gap": Budget(restarts=1, iterations=1),
     "relaxed-matching": Budget(restarts=1, iterations=300),
 }
 """What each attack may spend on a victim."""
 
-SETTINGS: dict[tuple[str, str], dict[str, float]] = {
+SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("conv-snn-t4", "peeling"): {"jitter": 0.2, "total_variation": 0.1},
     ("conv-snn-t8", "peeling"): {"jitter": 0.0, "total_variation": 0.2},
+    ("fashion-conv-snn-t4", "peeling"): {"total_variation": 0.1},
+    ("fashion-conv-snn-t8", "peeling"): {"jitter": 0.0, "total_variation": 0.2},
+    ("faces-conv-snn-t4", "peeling"): {"total_variation": 0.1},
+    ("cifar-conv-snn-t4", "peeling"): {"jitter": 0.0, "total_variation": 0.3},
+    ("cifar-conv-relu", "peeling"): {"smooth_total_variation": 0.002},
     ("*", "inverting-gradients"): {"total_variation": 0.003},
 }
 """Options by victim ("*": all others) and attack; chosen on examples for choosing."""
@@ -225,10 +233,13 @@ def report(
     return figures | {"own_loss": f"{own:.4f}", "cpu_s": f"{cpu_s:.0f}"}
 
 
-def option(text: str) -> tuple[str, float]:
-    """One of the attacks' options, as given on the command line."""
+def option(text: str) -> tuple[str, Any]:
+    """One of the attacks' options, as given on the command line: a number or a word."""
     name, _, value = text.partition("=")
-    return name, float(value)
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 def main() -> None:
