@@ -33,7 +33,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     study.set_defaults(execute=_study)
 
 
-def _study(args: argparse.Namespace) -> None:
+def _study(args: argparse.Namespace) -> int:
     import torch
 
     from testbed.folders import find_study
@@ -51,3 +51,4 @@ def _study(args: argparse.Namespace) -> None:
     else:
         results = run_study(study, file=file, roots=args.data, folder=folder, agreed=args.yes)
     sys.stdout.write(f"{write_page(results)}\n")
+    return int(any(outcome.state == "broken" for _, outcome in results.outcomes))

@@ -35,7 +35,7 @@ from testbed.study.results import Outcome, Picture, StudyFolder, TrainedNetwork
 from testbed.study.updates import send
 from testbed.training import accuracy, train
 
-__all__ = ["SCORED", "Laboratory"]
+__all__ = ["SCORED", "Laboratory", "Told"]
 
 SCORED = (
     "psnr",

@@ -47,7 +47,8 @@ class Outcome:
 
     Attributes:
         state: "done"; "refused" where the combination makes no sense to network, encoding or
-            attack; "missing" where the data are not there; "open" where it has not run yet.
+            attack; "missing" where the data are not there; "broken" where the program has a
+            fault; "open" where it has not run yet.
         why: it has no scores.
         accuracy: of the network, on held-out examples.
         training_s: CPU seconds that its network took, which other cells may share.
@@ -58,7 +59,7 @@ class Outcome:
         pictures: of the first examples.
     """
 
-    state: Literal["done", "refused", "missing", "open"]
+    state: Literal["done", "refused", "missing", "broken", "open"]
     why: str = ""
     accuracy: float | Missing = _NOT_DONE
     training_s: float = 0.0
@@ -81,7 +82,7 @@ class Outcome:
 
     @property
     def is_final(self) -> bool:
-        """Whether running the cell again could only give the same: data may yet appear."""
+        """Whether running the cell again could only give the same."""
         return self.state in ("done", "refused")
 
 

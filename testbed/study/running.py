@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcore.errors import ConfigError
+from fedcore.errors import ConfigError, FedcoreError
 from testbed.report.words import seconds_text
-from testbed.study.cells import Laboratory
+from testbed.study.cells import Laboratory, Told
 from testbed.study.costs import Estimate, costs_of, estimate, read_costs
 from testbed.study.design import Cell, Study
 from testbed.study.results import Outcome, StudyFolder
 
 __all__ = ["Results", "read_results", "run_study"]
 
-_TOLD_EVERY_S = 5.0
+log = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
+_TOLD_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +92,22 @@ def run_study(
     folder.begin(study, laboratory.code)
     for n_before, i in enumerate(open_cells):
         tell = _Telling(f"cell {len(cells) - len(open_cells) + n_before + 1} of {len(cells)}")
-        done[i] = laboratory.run(cells[i], tell=tell)
+        done[i] = _outcome(laboratory, cells[i], tell)
         folder.keep(cells[i], laboratory.code, done[i])
         rest = _length(left(open_cells[n_before + 1 :]))
         _say(f"{tell.place}: {_summary(cells[i], done[i])}; left: {rest}")
     return read_results(folder)
+
+
+def _outcome(laboratory: Laboratory, cell: Cell, tell: Told) -> Outcome:
+    """What comes of a cell; a fault of one attack does not cost all the others."""
+    try:
+        return laboratory.run(cell, tell=tell)
+    except FedcoreError:
+        raise
+    except Exception as fault:
+        log.exception("a cell broke")
+        return Outcome(state="broken", why=f"{type(fault).__name__}: {fault}")
 
 
 class _Telling:

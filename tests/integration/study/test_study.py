@@ -195,3 +195,21 @@ def test_a_long_study_asks_first_and_starts_nothing(tmp_path, capsys) -> None:
     assert cli.main(["study", "smal"]) == 2
     assert "did you mean 'small'?" in capsys.readouterr().err
     assert run(tmp_path, "--draw-only") == 1
+
+
+def test_a_fault_of_one_attack_does_not_cost_the_others(ran, tmp_path, monkeypatch) -> None:
+    def faulty(self, cell, *, tell):
+        if cell.attack == "peeling":
+            raise ZeroDivisionError("float division by zero")
+        return before[cell.digest("")]
+
+    before = {cell.digest(""): outcome for cell, outcome in ran[1].outcomes}
+    monkeypatch.setattr(Laboratory, "run", faulty)
+    assert run(tmp_path) == 1
+    results = read_results(StudyFolder(tmp_path / "out"))
+    broken = [outcome for cell, outcome in results.outcomes if cell.attack == "peeling"]
+    assert {outcome.why for outcome in broken} == {"ZeroDivisionError: float division by zero"}
+    assert sum(outcome.state == "broken" for _, outcome in results.outcomes) == len(broken)
+    assert "float division by zero" in results.folder.page.read_text()
+    monkeypatch.undo()
+    assert run(tmp_path) == 0
