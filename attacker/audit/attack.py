@@ -14,6 +14,7 @@ from attacker.attacks import ATTACKS
 from attacker.attacks.base import Budget, Progress
 from attacker.attacks.matching import GradientMatching
 from attacker.attacks.peeling import Peeling
+from attacker.attacks.r_gap import RGap
 from attacker.attacks.relaxed import RelaxedMatching
 from attacker.audit.inspection import first_line
 from attacker.audit.model import Model
@@ -113,6 +114,11 @@ class Attack:
             raise AttackError(
                 "a sharpness of the attacker's own needs neurons of Leakwatt's; those of "
                 f"{model.spec.name} belong to another library and keep their surrogate"
+            )
+        if model.is_own and isinstance(self._attack, RGap):
+            raise AttackError(
+                "R-GAP goes back through a list of layers and activations, which only "
+                "Leakwatt's own models are; a module's forward may do anything between its layers"
             )
         if isinstance(self._attack, GradientMatching):
             _check_twice_differentiable(model, n_examples=n_examples)

@@ -27,7 +27,8 @@ class Inspection:
         layers: paths of the modules that have parameters of their own, in the order of first use;
             unused ones last.
         readout: the one of them whose outputs are the logits; None where there is none.
-        first_is_raw: whether the first of them receives the flattened or whole raw input.
+        first_is_raw: whether the first of them receives the flattened or whole raw input, and no
+            other.
         mixes_examples: whether an example's logits depend on the others of its batch.
         is_spiking: whether it holds neurons of a known library of spiking networks.
         normalised: from raw inputs [batch, feature...] in [0, 1] to what the module receives.
@@ -74,7 +75,8 @@ def inspect(
         n_classes=logits.shape[1],
         layers=(*used, *unused),
         readout=_readout(module, calls, logits),
-        first_is_raw=bool(calls) and _is_same(calls[0][1], raw),
+        first_is_raw=bool(calls)
+        and all(_is_same(given, raw) for path, given in calls if path == calls[0][0]),
         mixes_examples=not _are_close(fewer, logits[:-1]),
         is_spiking=any(
             type(part).__module__.partition(".")[0] in _SPIKING_LIBRARIES

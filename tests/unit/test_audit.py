@@ -205,6 +205,17 @@ class Pair(Person):
         return super().forward(images), images
 
 
+class Again(nn.Module):
+    """Uses its first layer twice, so that its gradient mixes two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.first(self.first(images.flatten(1)).tanh()).tanh())
+
+
 def test_a_module_that_cannot_be_attacked_is_refused_in_one_line(images: Tensor) -> None:
     def model(net: nn.Module, **options: object) -> Model:
         return Model.of_module(net, **{"input_shape": SHAPE, **options})
@@ -235,6 +246,8 @@ def test_what_an_attack_cannot_do_is_refused_with_its_reason(images: Tensor) -> 
         Attack("peeling").run(update, model)
     with pytest.raises(AttackError, match=r"'body/0' comes first and is not fully connected .Conv"):
         Attack("first-layer").run(update, model)
+    with pytest.raises(AttackError, match="list of layers and activations"):
+        Attack("r-gap").run(update, model)
     with pytest.raises(AttackError, match="does not spike"):
         Attack("relaxed-matching").run(update, model)
     with pytest.raises(KnowledgeError, match="labels"):
@@ -247,6 +260,11 @@ def test_what_an_attack_cannot_do_is_refused_with_its_reason(images: Tensor) -> 
     with pytest.raises(AttackError, match="no linear layer that gives the logits"):
         Attack("peeling").run(
             sent_for(no_readout, images[:1]), Model.of_module(no_readout, input_shape=SHAPE)
+        )
+    again = Again()
+    with pytest.raises(AttackError, match="'input' comes first and is not fully connected"):
+        Attack("first-layer").run(
+            sent_for(again, images[:1]), Model.of_module(again, input_shape=SHAPE)
         )
     scaled = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(AttackError, match="'input' comes first and is not fully connected"):
