@@ -15,7 +15,7 @@ from fedcore.errors import AttackError, KnowledgeError  # noqa: E402
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors  # noqa: E402
 from fedcore.nn.functional import batch_statistics  # noqa: E402
 from fedcore.nn.models import build  # noqa: E402
-from fedcore.plan import EncodingSpec, ModelSpec  # noqa: E402
+from fedcore.plan import EncodingSpec, ModelSpec, NeuronSpec  # noqa: E402
 from fedcore.seeds import stream  # noqa: E402
 from fedcore.types import Knowledge  # noqa: E402
 
@@ -66,6 +66,20 @@ def test_fixed_statistics_count_where_they_were_measured(laboratory) -> None:
     assert not informed.knowledge
     (ignoring,) = laboratory.attack("gradinversion", [fixed], iterations=3, batch_norm=0.0)
     assert "statistics" not in ignoring.certificate
+
+
+@pytest.mark.parametrize("encoding", ["direct", "rate"])
+def test_statistics_over_time_are_matched_on_spiking_networks(encoding: str, laboratory) -> None:
+    model = replace(TRAIN, spiking=True, neuron=NeuronSpec(sharpness=5.0))
+    spec = EncodingSpec(name=encoding, n_steps=3)
+    seen = laboratory.victim(EXAMPLES[:2], model=model, encoding=spec)
+    known = [known_of(laboratory, seen)]
+    few, more = (
+        laboratory.attack("gradinversion", [seen], known=known, iterations=n, labels="granted")[0]
+        for n in (2, 15)
+    )
+    assert more.knowledge == ("labels", "batch_statistics")
+    assert more.losses[0] < few.losses[0]
 
 
 def test_statistics_of_another_network_are_refused(laboratory) -> None:
