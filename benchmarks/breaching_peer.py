@@ -15,6 +15,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,24 +28,55 @@ warnings.filterwarnings("ignore")
 import breaching  # noqa: E402
 
 
-class LeNet(torch.nn.Module):
-    """Our "lenet": three 5x5 convolutions of 12 channels, strides 2, 2, 1, and a linear readout."""
+class Net(torch.nn.Module):
+    """Convolutions with 5x5 kernels, each with an activation and perhaps pooling; then a readout.
 
-    def __init__(self, shape: tuple[int, ...], n_classes: int, *, activation: str) -> None:
+    Args:
+        shape: of an image.
+        n_classes: of the readout.
+        layers: channels and stride of each convolution.
+        activation: behind each.
+        pool: behind that, the mean of 2x2 blocks.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        n_classes: int,
+        *,
+        layers: tuple[tuple[int, int], ...],
+        activation: Callable[[torch.Tensor], torch.Tensor],
+        pool: bool,
+    ) -> None:
         super().__init__()
-        channels, height, width = shape
-        for number, stride in enumerate((2, 2, 1), start=1):
-            conv = torch.nn.Conv2d(channels, 12, 5, stride=stride, padding=2)
-            self.add_module(f"conv{number}", conv)
-            channels, height, width = 12, -(-height // stride), -(-width // stride)
-        self.readout = torch.nn.Linear(channels * height * width, n_classes)
-        self._act = getattr(torch, activation)
+        n_inputs, height, width = shape
+        self._convolutions = [f"conv{number + 1}" for number in range(len(layers))]
+        for name, (channels, stride) in zip(self._convolutions, layers, strict=True):
+            conv = torch.nn.Conv2d(n_inputs, channels, 5, stride=stride, padding=2)
+            self.add_module(name, conv)
+            n_inputs, height, width = channels, -(-height // stride), -(-width // stride)
+            if pool:
+                height, width = height // 2, width // 2
+        self.readout = torch.nn.Linear(n_inputs * height * width, n_classes)
+        self._activation = activation
+        self._pool = torch.nn.AvgPool2d(2) if pool else torch.nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images [batch, channel, height, width] to logits [batch, class]."""
-        for conv in (self.conv1, self.conv2, self.conv3):
-            x = self._act(conv(x))
+        for name in self._convolutions:
+            x = self._pool(self._activation(self.get_submodule(name)(x)))
         return self.readout(x.flatten(1))
+
+
+NETS: dict[str, Any] = {
+    "lenet": {
+        "layers": ((12, 2), (12, 2), (12, 1)),
+        "activation": torch.sigmoid,
+        "pool": False,
+    },
+    "conv-pool": {"layers": ((16, 1), (32, 1)), "activation": torch.relu, "pool": True},
+}
+"""Those of `benchmarks.attacks`, with the same names of parameters."""
 
 
 class Metadata(SimpleNamespace):
@@ -59,9 +91,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", type=Path)
     parser.add_argument("--attack", default="invertinggradients")
-    parser.add_argument("--activation", default="sigmoid")
+    parser.add_argument("--net", choices=NETS, required=True)
     parser.add_argument("--iterations", type=int, default=600)
-    parser.add_argument("--victims", type=int, default=2)
+    parser.add_argument("--total-variation", type=float, help="weight, instead of its own; or 0")
     args = parser.parse_args()
     logging.disable()
     torch.set_num_threads(1)
@@ -75,21 +107,21 @@ def main() -> None:
             if name.startswith("weights/")
         }
     n_classes = len(weights["readout.bias"])
-    model = LeNet(tuple(images.shape[1:]), n_classes, activation=args.activation).eval()
+    model = Net(tuple(images.shape[1:]), n_classes, **NETS[args.net]).eval()
     model.load_state_dict(weights)
-    attacker = _attacker(model, args.attack, args.iterations)
+    attacker = _attacker(model, args)
     started_s = time.process_time()
     rebuilt = [
-        _attack(attacker, model, images[i : i + 1], labels[i : i + 1]) for i in range(args.victims)
+        _attack(attacker, model, images[i : i + 1], labels[i : i + 1]) for i in range(len(images))
     ]
     cpu_s = time.process_time() - started_s
-    errors = [float((r - x).square().mean()) for r, x in zip(rebuilt, images, strict=False)]
+    errors = [float((r - x).square().mean()) for r, x in zip(rebuilt, images, strict=True)]
     probed = _cosine(model, probe, images[:1], labels[:1])
     print(
         json.dumps(
             {
                 "cpu_s": cpu_s,
-                "victim_iterations": args.victims * args.iterations,
+                "victim_iterations": len(images) * args.iterations,
                 "mse": errors,
                 "cosine_at_probe": probed,
                 "version": breaching.__version__ if hasattr(breaching, "__version__") else "0.1.2",
@@ -98,9 +130,14 @@ def main() -> None:
     )
 
 
-def _attacker(model: torch.nn.Module, name: str, iterations: int) -> Any:
-    settings = breaching.get_attack_config(name)
-    settings.optim.max_iterations = iterations
+def _attacker(model: torch.nn.Module, args: argparse.Namespace) -> Any:
+    settings = breaching.get_attack_config(args.attack)
+    settings.optim.max_iterations = args.iterations
+    settings.optim.callback = args.iterations
+    if args.total_variation == 0:
+        settings.regularization = {}
+    elif args.total_variation is not None:
+        settings.regularization.total_variation.scale = args.total_variation
     loss = torch.nn.CrossEntropyLoss()
     setup = {"dtype": torch.float32, "device": torch.device("cpu")}
     return breaching.attacks.prepare_attack(model, loss, settings, setup)
