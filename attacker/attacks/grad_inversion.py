@@ -44,9 +44,9 @@ class GradInversion(GradientMatching):
     times, restarts may have these examples in different orders, and their mean blurs them.
 
     Attributes:
-        distance: between gradients, over all layers: "squared", relative to the observed one, as
-            they have it but for the root, or "cosine", which trained networks need: where a
-            candidate's gradient is many times longer than theirs, the squared one leads nowhere.
+        distance: between gradients, over all layers: "squared", relative to the observed one's
+            length (they add up the distances of the layers), or "cosine", which trained networks
+            need: from starts whose gradient is many times longer the squared one leads nowhere.
         total_variation: weight of the prior.
         mean_square: weight of the candidate's mean square.
         batch_norm: weight of the distance between statistics.
