@@ -22,8 +22,8 @@ class OverParameterised(GeneratorMatching):
     """GION of Zhang et al. 2023 (ICCV, "CI-Net"): more weights than pixels, from random vectors.
 
     As in the authors' code the loss is that of Inverting Gradients, the vectors are drawn once and
-    have 128 numbers for each example, and Adam follows signs. Their steps are 0.001 long, and tens
-    of thousands.
+    have 128 numbers for each example, and Adam follows signs. Theirs takes thousands of steps of
+    0.001, without a weight on total variation.
 
     Attributes:
         channels: doubled until there are more than four times as many weights as pixels.
