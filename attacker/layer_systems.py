@@ -93,10 +93,27 @@ def received_by_conv(
     scales = [1 / slopes.norm().clamp(min=_TINY), 1 / weight.norm().clamp(min=_TINY)]
     system = torch.cat([scales[0] * by_gradient, scales[1] * by_output])
     values = torch.cat([scales[0] * told.flatten(), scales[1] * outputs.flatten()[known]])
+    x, rank = _least_squares(system, values)
+    return _solved(x, size=size, rank=rank)
+
+
+def _least_squares(system: Tensor, values: Tensor) -> tuple[Tensor, int]:
+    """The shortest solution, and the rank of the system.
+
+    By the normal equations, twice, where they have a stable factor: much faster, and in float64
+    as good for what float32 gradients can tell.
+    """
+    factor, failed = torch.linalg.cholesky_ex(system.T @ system)
+    sizes = factor.diagonal()
+    if not failed and sizes.min() > _RANK * sizes.max():
+        x = torch.zeros_like(system[:1]).T
+        for _ in range(2):
+            x = x + torch.cholesky_solve(system.T @ (values[:, None] - system @ x), factor)
+        return x, len(x)
     if not len(system):
-        return _solved(torch.zeros(size).to(weight), size=size, rank=0)
+        return torch.zeros(system.shape[1]).to(system), 0
     found = torch.linalg.lstsq(system, values[:, None], rcond=_RANK, driver="gelsy")
-    return _solved(found.solution, size=size, rank=int(found.rank))
+    return found.solution, int(found.rank)
 
 
 def _solved(x: Tensor, *, size: tuple[int, ...], rank: int) -> Solved:
