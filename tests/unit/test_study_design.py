@@ -12,11 +12,14 @@ from fedcore.plan import Choice
 pytest.importorskip("torch")  # networks and attacks are looked up when a file is read
 
 from testbed.folders import find_study
+from testbed.report.canvas import N_LOOKS
 from testbed.study.costs import Cost, costs_of, estimate, read_costs, write_costs
 from testbed.study.design import Cell, DataSource, Study, load_study
 from testbed.study.fingerprint import CELL_SOURCES, fingerprint
 from testbed.study.material import load_material
-from testbed.study.results import Outcome
+from testbed.study.panels import panels_of
+from testbed.study.results import NOT_RUN, Outcome, StudyFolder
+from testbed.study.running import Results
 
 pytestmark = pytest.mark.torch
 
@@ -52,6 +55,19 @@ def test_every_shipped_study_can_be_read_and_no_two_of_its_cells_share_a_digest(
     for name in ("small", "full"):
         cells = load_study(find_study(Path(name))).cells
         assert len({cell.digest("") for cell in cells}) == len(cells) > 100
+
+
+@pytest.mark.parametrize("name", ["small", "full"])
+def test_no_figure_of_a_shipped_study_has_series_that_look_alike(name, tmp_path) -> None:
+    study = load_study(find_study(Path(name)))
+    outcomes = tuple((cell, NOT_RUN) for cell in study.cells)
+    results = Results(folder=StudyFolder(tmp_path), study=study, code="", outcomes=outcomes)
+    for grid in study.grids:
+        panels = panels_of(results, grid)
+        assert all(1 <= len(panel.series) <= N_LOOKS for panel in panels), grid.name
+        shown = [cell for p in panels for row in p.series.values() for cell, _ in row.values()]
+        assert len(shown) == len(study.cells_of(grid))  # none hides another
+        assert len({panel.title for panel in panels}) == len(panels)
 
 
 def test_a_grid_is_a_product_in_which_equal_combinations_fall_together(tmp_path) -> None:

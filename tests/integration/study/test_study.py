@@ -15,6 +15,7 @@ from testbed import cli
 from testbed.study.cells import Laboratory
 from testbed.study.results import StudyFolder
 from testbed.study.running import Results, read_results
+from testbed.study.strongest import twin_rows
 
 pytestmark = pytest.mark.torch
 
@@ -154,6 +155,18 @@ def test_another_program_finds_no_result_and_the_page_can_still_be_drawn(
     other = {before.folder.outcome(cell, "another program").why for cell, _ in before.outcomes}
     assert "done" in done
     assert other == {"not run yet"}
+
+
+def test_twins_are_compared_on_the_same_victims_by_their_strongest_attacks(ran) -> None:
+    (row,) = twin_rows(ran[1].outcomes)
+    assert row.title == "digits, mlp, trained"
+    for one in (row.ann, row.snn):
+        assert (one.cell.attack, one.cell.coding) == ("first-layer", "direct")
+    assert row.difference.value == pytest.approx(0, abs=1e-6)
+    without = [pair for pair in ran[1].outcomes if pair[0].attack != "first-layer"]
+    (weaker,) = twin_rows(without)
+    assert weaker.ann.cell.attack == "peeling"
+    assert weaker.ann.psnr.mean.value < row.ann.psnr.mean.value
 
 
 def test_the_page_is_one_file_that_hides_nothing(ran) -> None:
