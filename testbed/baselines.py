@@ -192,8 +192,9 @@ def _standardised(inputs: np.ndarray) -> np.ndarray:
     """Each example with mean 0 and length 1, [example, value]; one without contrast is 0."""
     flat = inputs.reshape(len(inputs), -1).astype(np.float64)
     flat -= flat.mean(axis=1, keepdims=True)
-    lengths: np.ndarray = np.linalg.norm(flat, axis=1, keepdims=True)
-    return flat / np.maximum(lengths, np.finfo(np.float32).tiny)
+    lengths = np.linalg.norm(flat, axis=1, keepdims=True)
+    standardised: np.ndarray = flat / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return standardised
 
 
 def _content(example: np.ndarray) -> bytes:
