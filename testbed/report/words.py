@@ -101,6 +101,8 @@ def seconds_text(value: float | Missing) -> str:
     """A duration in the unit that suits it."""
     if isinstance(value, Missing):
         return DASH
+    if value >= 7200:
+        return f"{value / 3600:.1f} h"
     if value >= 120:
         return f"{value / 60:.1f} min"
     return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"

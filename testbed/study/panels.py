@@ -83,7 +83,7 @@ class Panel:
             axes.set_xlabel(AXIS_NAMES[self.grid.x])
             axes.set_ylabel("PSNR over the mean image (dB)")
             axes.set_ylim(top=min(axes.get_ylim()[1], 1.06 * _TOP_DB))
-            axes.legend(loc="best", fontsize=7.5)
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=7.5)
 
         return draw(
             "-".join([self.grid.name, *re.findall(r"[\w]+", self.title)]),
