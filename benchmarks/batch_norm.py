@@ -67,7 +67,7 @@ class Cell:
 def _gradinversion(distance: str, statistics: Literal["none", "fixed", "granted"] = "none") -> Cell:
     options: dict[str, Any] = {"labels": "granted", "distance": distance}
     if statistics == "none":
-        options["batch_norm"] = 0.0
+        options |= {"batch_norm": 0.0, "fixed_batch_norm": 0.0}
     return Cell(attack="gradinversion", options=options, statistics=statistics)
 
 

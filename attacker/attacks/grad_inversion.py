@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 from torch import Tensor
 
 from attacker.attacks.matching import GradientMatching, LabelSource
@@ -25,6 +26,7 @@ from fedcore.types import Knowledge
 
 __all__ = ["GradInversion"]
 
+_WEIGHT = "weight"
 _DISTANCES = {"squared": squared_distance, "cosine": cosine_distance}
 
 
@@ -49,7 +51,9 @@ class GradInversion(GradientMatching):
             need: from starts whose gradient is many times longer the squared one leads nowhere.
         total_variation: weight of the prior.
         mean_square: weight of the candidate's mean square.
-        batch_norm: weight of the distance between statistics.
+        batch_norm: weight of the distance from granted statistics.
+        fixed_batch_norm: weight of the distance from a network's fixed ones, which hold for many
+            examples together, and for few of them only roughly.
         consistency: weight of the mean squared distance from the restarts' mean.
         learning_rate: of Adam at the beginning.
     """
@@ -62,6 +66,7 @@ class GradInversion(GradientMatching):
     total_variation: float = 3e-3
     mean_square: float = 1e-6
     batch_norm: float = 1.0
+    fixed_batch_norm: float = 1e-3
     consistency: float = 0.01
     learning_rate: float = 0.1
 
@@ -69,7 +74,13 @@ class GradInversion(GradientMatching):
         super().__post_init__()
         if self.labels == "joint":
             raise ConfigError("labels 'joint' is for dlg; expected another source, say 'auto'")
-        for option in ("total_variation", "mean_square", "batch_norm", "consistency"):
+        for option in (
+            "total_variation",
+            "mean_square",
+            "batch_norm",
+            "fixed_batch_norm",
+            "consistency",
+        ):
             if getattr(self, option) < 0:
                 raise ConfigError(f"{option} must be >= 0; got {getattr(self, option)}")
         if not self.learning_rate > 0:
@@ -96,32 +107,35 @@ class GradInversion(GradientMatching):
         Raises:
             KnowledgeError: the granted ones are of other layers than the network has.
         """
-        if not self.batch_norm:
-            return Belief()
-        if told.batch_statistics is not None:
+        if self.batch_norm and told.batch_statistics is not None:
             expected = {f"{name}.{kind}" for name in network.norms for kind in Moments._fields}
             if odd := sorted(told.batch_statistics.keys() ^ expected):
                 raise KnowledgeError(
                     f"granted batch statistics do not fit the network in {', '.join(odd)}"
                 )
             return Belief(
-                values=told.batch_statistics,
+                values={**told.batch_statistics, _WEIGHT: np.float32(self.batch_norm)},
                 knowledge=("batch_statistics",),
                 certificate={"statistics": 1.0},
             )
-        values = to_arrays(network.fixed_statistics)
+        fixed = to_arrays(network.fixed_statistics)
         is_measured = any(
             (numbers != (1 if name.endswith(".variance") else 0)).any()
-            for name, numbers in values.items()
+            for name, numbers in fixed.items()
         )
-        return Belief(values=values, certificate={"statistics": 0.0}) if is_measured else Belief()
+        if not (is_measured and self.fixed_batch_norm):
+            return Belief()
+        return Belief(
+            values={**fixed, _WEIGHT: np.float32(self.fixed_batch_norm)},
+            certificate={"statistics": 0.0},
+        )
 
     def prior(
         self, network: Network, weights: Params, inputs: Tensor, known: Mapping[str, Tensor]
     ) -> Tensor:
         """The weighted distance between statistics."""
         found = batch_statistics(network, weights, inputs)
-        return self.batch_norm * statistics_distance(found, known)
+        return known[_WEIGHT] * statistics_distance(found, known)
 
     def evaluate(self, batch: Batch) -> Evaluate:
         """The batch's losses, and the pull to what the restarts agree on."""

@@ -64,7 +64,7 @@ def test_fixed_statistics_count_where_they_were_measured(laboratory) -> None:
     assert "statistics" not in plain.certificate
     assert informed.certificate["statistics"] == 0
     assert not informed.knowledge
-    (ignoring,) = laboratory.attack("gradinversion", [fixed], iterations=3, batch_norm=0.0)
+    (ignoring,) = laboratory.attack("gradinversion", [fixed], iterations=3, fixed_batch_norm=0.0)
     assert "statistics" not in ignoring.certificate
 
 
