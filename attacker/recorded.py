@@ -41,9 +41,10 @@ class Recorded:
         self._n_calls += 1
         if self._recording is None and (self._compiles or self._n_calls > PLAIN_CALLS):
             self._record(x)
-        play = self._function if x.shape != self._shape or not self._recording else self._recording
         with torch.no_grad():
-            return play(x)
+            if self._recording is None or x.shape != self._shape:
+                return self._function(x)
+            return self._recording(x)
 
     def _record(self, x: Tensor) -> None:
         from torch.fx.experimental.proxy_tensor import make_fx  # takes a second, and few need it

@@ -93,6 +93,24 @@ def test_another_shape_is_not_played_back(monkeypatch) -> None:
         torch.testing.assert_close(double(x), 2 * x)
 
 
+def test_a_compiled_recording_is_played_from_the_first_call(monkeypatch) -> None:
+    class Compiled:
+        """Like torch's own, neither true nor false."""
+
+        def __init__(self, recording) -> None:
+            self.recording = recording
+
+        def __call__(self, x):
+            return self.recording(x) + 1  # to tell it from the function
+
+        def __bool__(self) -> bool:
+            raise TypeError
+
+    monkeypatch.setattr(torch, "compile", Compiled)
+    double = Recorded(lambda x: 2 * x, compiles=True)
+    assert double(torch.ones(2)).tolist() == [3.0, 3.0]
+
+
 def test_a_search_is_recorded_once_that_pays() -> None:
     calls = []
 
