@@ -24,8 +24,8 @@ ATTACKS: Registry[type[Attack]] = Registry(
         "idlg": "attacker.attacks.idlg:ImprovedDeepLeakage",
         "inverting-gradients": "attacker.attacks.inverting_gradients:InvertingGradients",
         "peeling": "attacker.attacks.peeling:Peeling",
-        "relaxed-matching": "attacker.attacks.relaxed:RelaxedMatching",
         "r-gap": "attacker.attacks.r_gap:RGap",
+        "relaxed-matching": "attacker.attacks.relaxed:RelaxedMatching",
         "spike-compatible": "attacker.attacks.spike_compatible:SpikeCompatible",
     },
 )
