@@ -3,7 +3,8 @@
     python -m benchmarks.generators conv-relu --root DATA
 
 DATA and networks are as for `benchmarks.reconstruction`, and so are scores. Every attack has one
-restart and iterations of about the same CPU time, GI-NAS more. Labels of larger batches are granted.
+restart and iterations of about the same CPU time (GI-NAS more). Labels of larger batches are
+granted.
 
 Ends with a line `RESULT key=value ...` per attack, intervals at 95 % over the examples of one
 network; `cpu_s` is per victim.
