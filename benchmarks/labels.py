@@ -28,7 +28,7 @@ from attacker.labels.counts import rounded
 from attacker.labels.readout import read
 from benchmarks.data_sets import parts_of
 from benchmarks.updates import gradient_of_batch, observation
-from benchmarks.victims import STAGES, VICTIMS, accuracy, trained_victim
+from benchmarks.victims import STAGES, VICTIMS, trained_victim
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
 from fedcore.nn.arrays import to_tensor
@@ -36,6 +36,7 @@ from fedcore.nn.models import build, initial_weights
 from fedcore.plan import EncodingSpec, ModelSpec, Training
 from fedcore.seeds import stream
 from fedcore.types import Knowledge, Observation, TensorMap
+from testbed.training import accuracy
 
 AUXILIARY = ("auxiliary", "class-means")
 UNTRAINED = tuple(name for name in LABEL_ESTIMATORS.names() if name not in AUXILIARY)
@@ -123,7 +124,7 @@ def trained(
     told = Knowledge(auxiliary_inputs=held.inputs, auxiliary_labels=held.labels)
     facts: dict[str, float] = {}
     for stage, weights in stages.items():
-        right = accuracy(VICTIMS[network], weights, test)
+        right = accuracy(VICTIMS[network].model, VICTIMS[network].encoding, weights, test)
         print(f"\n{network}, {stage}: accuracy {right:.4f}")
         _print_head("clients, batch", names)
         facts[f"{network}_{stage}_accuracy"] = right

@@ -14,31 +14,22 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.data_sets import FACE_SIDE, N_EVENT_FRAMES, DataSet, parts_of
-from fedcore.data.datasets import Examples
-from fedcore.data.encodings import encode
 from fedcore.defences.precode import Precode
-from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import draws, loss, predict
-from fedcore.nn.models import build, initial_weights
 from fedcore.plan import EncodingSpec, ModelSpec
-from fedcore.seeds import stream
 from fedcore.strict import canonical_json
 from fedcore.tensors import pack_weights, unpack_weights
 from fedcore.types import TensorMap
+from testbed.training import accuracy, train
 
-__all__ = ["STAGES", "VICTIMS", "Victim", "accuracy", "trained_victim"]
+__all__ = ["STAGES", "VICTIMS", "Victim", "trained_victim"]
 
 N_EARLY = 8_000
-BATCH = 64
 STAGES = ("init", "early", "trained")
 
 
@@ -159,59 +150,20 @@ VICTIMS: dict[str, Victim] = {
 def trained_victim(name: str, *, root: Path, cache: Path, seed: int = 0) -> dict[str, TensorMap]:
     """The weights of a victim by stage; trained now unless they lie in `cache`."""
     victim = replace(VICTIMS[name], seed=seed)
-    key = hashlib.sha256(canonical_json((victim, N_EARLY, BATCH))).hexdigest()[:16]
+    key = hashlib.sha256(canonical_json((victim, N_EARLY))).hexdigest()[:16]
     files = {stage: cache / f"{name}-{key}-{stage}.safetensors" for stage in STAGES}
     if not all(file.exists() for file in files.values()):
         cache.mkdir(parents=True, exist_ok=True)
-        for stage, weights in _train(victim, parts_of(victim.data, root).train):
+        reached = train(
+            victim.model,
+            victim.encoding,
+            parts_of(victim.data, root).train,
+            n_seen=(0, N_EARLY, victim.n_seen),
+            seed=victim.seed,
+        )
+        for stage, weights in zip(STAGES, reached, strict=True):
             files[stage].write_bytes(pack_weights(weights))
     return {stage: unpack_weights(file.read_bytes()) for stage, file in files.items()}
-
-
-def accuracy(victim: Victim, weights: TensorMap, examples: Examples) -> float:
-    """Share of examples whose class the network names."""
-    network, params = build(victim.model), to_tensors(weights)
-    n_right = 0
-    for index in np.array_split(np.arange(len(examples)), max(1, len(examples) // 500)):
-        inputs = encode(victim.encoding, examples.inputs[index], stream(1, "accuracy", index[0]))
-        said = predict(network, params, to_tensor(inputs))
-        n_right += int((said == to_tensor(examples.labels[index])).sum())
-    return n_right / len(examples)
-
-
-def _train(victim: Victim, examples: Examples) -> Iterator[tuple[str, TensorMap]]:
-    """The stages, as training reaches them."""
-    weights = initial_weights(victim.model, victim.seed)
-    yield "init", weights
-    network, params = build(victim.model), to_tensors(weights)
-    for tensor in params.values():
-        tensor.requires_grad_()
-    adam = torch.optim.Adam(params.values(), lr=1e-3)
-    n_seen = 0
-    for inputs, labels in _batches(victim, examples):
-        if n_seen < N_EARLY <= n_seen + len(labels):
-            yield "early", to_arrays(params)
-        if n_seen >= victim.n_seen:
-            yield "trained", to_arrays(params)
-            return
-        adam.zero_grad()
-        drawn = draws(network, inputs, stream(victim.seed, "draws", n_seen))
-        loss(network, params, inputs, labels, drawn).backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        n_seen += len(labels)
-
-
-def _batches(victim: Victim, examples: Examples) -> Iterator[tuple[Tensor, Tensor]]:
-    """Epoch after epoch in random order."""
-    epoch = 0
-    while True:
-        order = stream(victim.seed, "order", epoch).permutation(len(examples))
-        for start in range(0, len(order), BATCH):
-            index = order[start : start + BATCH]
-            draw = stream(victim.seed, "encode", epoch, start)
-            inputs = encode(victim.encoding, examples.inputs[index], draw)
-            yield to_tensor(inputs), to_tensor(examples.labels[index])
-        epoch += 1
 
 
 def main() -> None:
@@ -225,7 +177,8 @@ def main() -> None:
     torch.set_num_threads(1)
     stages = trained_victim(args.victim, root=args.root, cache=args.cache, seed=args.seed)
     test = parts_of(VICTIMS[args.victim].data, args.root).victims
-    said = {s: accuracy(VICTIMS[args.victim], weights, test) for s, weights in stages.items()}
+    victim = VICTIMS[args.victim]
+    said = {s: accuracy(victim.model, victim.encoding, w, test) for s, w in stages.items()}
     print(
         f"RESULT victim={args.victim} seed={args.seed} "
         + " ".join(f"{s}={a:.4f}" for s, a in said.items())

@@ -58,7 +58,11 @@ class Service:
             stdin=subprocess.DEVNULL,
             stdout=self._log_file,
             stderr=self._log_file,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},  # a folder of our modules' name is no module
+            env={
+                "OPENBLAS_NUM_THREADS": "1",  # numpy's products are small: threads only wait here
+                **os.environ,
+                "PYTHONSAFEPATH": "1",  # a folder of our modules' name is no module
+            },
             start_new_session=True,  # the terminal's Ctrl-C reaches the cluster alone
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
-from fedcore.nn.functional import loss, predict
+from fedcore.nn.functional import draws, loss, predict
 from fedcore.nn.models import build, initial_weights
 from fedcore.plan import EncodingSpec, ModelSpec
 from fedcore.seeds import stream
@@ -25,30 +25,36 @@ _EVALUATED_TOGETHER = 500
 
 
 def train(
-    model: ModelSpec, encoding: EncodingSpec, examples: Examples, *, n_seen: int, seed: int
-) -> TensorMap:
-    """Weights after `n_seen` examples went by: Adam, batches of 64, epochs in random order.
+    model: ModelSpec,
+    encoding: EncodingSpec,
+    examples: Examples,
+    *,
+    n_seen: Sequence[int],
+    seed: int,
+) -> Iterator[TensorMap]:
+    """Weights as training reaches them: Adam, batches of 64, epochs in random order.
 
     Args:
         model: to train.
         encoding: of its inputs; every epoch draws anew.
         examples: that it learns.
-        n_seen: at least; 0 leaves the initial weights.
+        n_seen: examples that went by, at least, in ascending order; 0 gives the initial weights.
         seed: of weights, order and draws.
     """
     network, params = build(model), to_tensors(initial_weights(model, seed))
     for tensor in params.values():
         tensor.requires_grad_()
     adam = torch.optim.Adam(params.values(), lr=_LEARNING_RATE)
-    n_before = 0
-    for inputs, labels in _batches(encoding, examples, seed=seed):
-        if n_before >= n_seen:
-            break
-        adam.zero_grad()
-        loss(network, params, inputs, labels).backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        n_before += len(labels)
-    return to_arrays(params)
+    batches, n_before = _batches(encoding, examples, seed=seed), 0
+    for n_wanted in n_seen:
+        while n_before < n_wanted:
+            inputs, labels = next(batches)
+            adam.zero_grad()
+            drawn = draws(network, inputs, stream(seed, "draws", n_before))
+            loss(network, params, inputs, labels, drawn).backward()  # type: ignore[no-untyped-call]
+            adam.step()
+            n_before += len(labels)
+        yield to_arrays(params)
 
 
 def accuracy(

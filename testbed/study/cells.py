@@ -142,7 +142,9 @@ class Laboratory:
         network = self.folder.network(key)
         if network is None:
             started_s = process_time()
-            weights = train(model, cell.encoding, material.train, n_seen=n_seen, seed=cell.seed)
+            (weights,) = train(
+                model, cell.encoding, material.train, n_seen=(n_seen,), seed=cell.seed
+            )
             network = TrainedNetwork(
                 weights=pack_weights(weights),
                 accuracy=accuracy(model, cell.encoding, weights, material.first(_N_EVALUATED)),
