@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcore.types import Missing
+from fedcore.types import Missing, ThreatModel
 from testbed.pictures import Picture
 from testbed.results import ArmResults
 from testbed.statistics import Estimate, mean_with_interval, welch_difference
@@ -69,10 +69,11 @@ def unequal_conditions(arms: Sequence[ArmResults]) -> list[str]:
     Empty where attack, options, knowledge, batch, victims, restarts and iterations are the same.
     """
     found = []
+    shared = set.intersection(*(set(a.arm.threat.grants) for a in arms))
     for name, values in (
         ("attack", {_answered(a) or a.arm.attack.name for a in arms}),
         ("attack options", {str(sorted(a.arm.attack.options.items())) for a in arms}),
-        ("threat model", {a.arm.threat for a in arms}),
+        ("knowledge", {_beyond(shared, a.arm.threat) for a in arms}),
         ("batch size", {a.arm.training.batch_size for a in arms}),
         ("local steps", {a.arm.training.local_steps for a in arms}),
         ("victim rounds", {a.arm.attack.victim_rounds for a in arms}),
@@ -84,6 +85,10 @@ def unequal_conditions(arms: Sequence[ArmResults]) -> list[str]:
         if len(values) > 1:
             found.append(f"{name} ({', '.join(sorted(str(v) for v in values))})")
     return found
+
+
+def _beyond(shared: set[str], threat: ThreatModel) -> str:
+    return " and ".join(name for name in threat.grants if name not in shared) or "nothing more"
 
 
 def _answered(arm: ArmResults) -> str:
