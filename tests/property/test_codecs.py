@@ -53,9 +53,10 @@ def test_bf16_rounds_to_the_nearest_of_its_neighbours_and_ties_to_even(
     """Oracle: the two patterns around the value, compared in float64."""
     value = np.array([upper << 16 | lower], dtype=np.uint32).view(np.float32)
     patterns = np.array([upper, upper + 1], dtype=np.uint32)
-    candidates = (patterns << 16).view(np.float32).astype(np.float64)
-    if not np.isfinite(candidates).all():
+    neighbours = (patterns << 16).view(np.float32)
+    if not np.isfinite(neighbours).all():
         return  # the last step before infinity has its own test
+    candidates = neighbours.astype(np.float64)
     distances = np.abs(candidates - value.astype(np.float64))
     even = int(patterns[1] % 2 == 0)
     expected = candidates[even if distances[0] == distances[1] else int(np.argmin(distances))]
