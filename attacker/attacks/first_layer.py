@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal
+from attacker.exact.equations import MAX_FRAMES, obeying
 from attacker.exact.factorise import Factorisation, factorise
 from attacker.exact.order import KnownLayer, Ordering, in_order
 from attacker.gradients import batch_size_of, gradient_of
@@ -64,7 +65,9 @@ class FirstLayer(Attack):
     factor, and its brightest feature is shown as 1. Binary trains (rate, latency, events, delta
     without off spikes), any batch: the gradient is slopes times binary frames, and is factorised
     (`attacker.exact`). Frames are then put in order through the layer's own equations, if it has
-    LIF neurons with a detached reset and as many frames were found as there are.
+    LIF neurons with a detached reset and as many frames were found as there are. Where noise
+    leaves no order, frames of one example are fitted again under the same equations
+    (`attacker.exact.equations`).
 
     The certificate holds `rank` (singular values above the codec's noise), `n_frames`, `residual`
     (relative), `noise` (the residual that the codec alone makes), `method` (0 ratio, 1
@@ -226,11 +229,22 @@ def _constant_input(
 def _in_order(
     factors: Factorisation, slopes: np.ndarray, layer: KnownLayer, *, n_examples: int
 ) -> tuple[Factorisation, Ordering | None]:
-    """The first of all consistent factorisations whose frames obey the layer's equations."""
+    """The first of all consistent factorisations whose frames obey the layer's equations.
+
+    Where none does, noise may hide the true frames of one example from all but these equations.
+    """
+    orderings = []
     for some in islice(factors.alternatives(slopes), _MAX_ALTERNATIVES):
         ordering = in_order(some.frames, some.atoms, layer=layer, n_examples=n_examples)
         if ordering.misfit <= _ORDERED:
             return some, ordering
+        orderings.append(ordering)
+    if n_examples == 1 and len(factors.frames) <= MAX_FRAMES:
+        fit = obeying(factors.frames[orderings[0].frames[0]], slopes, layer=layer)
+        if fit.residual <= factors.noise:
+            in_time = np.arange(len(fit.frames))[np.newaxis]
+            found = replace(factors, frames=fit.frames, atoms=fit.atoms, residual=fit.residual)
+            return found, Ordering(frames=in_time, misfit=0.0)
     return factors, None
 
 

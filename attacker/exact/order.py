@@ -21,7 +21,7 @@ import torch
 from fedcore.nn.surrogates import spike
 from fedcore.plan import NeuronSpec
 
-__all__ = ["KnownLayer", "Ordering", "in_order"]
+__all__ = ["KnownLayer", "Ordering", "after_spikes", "in_order"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +97,7 @@ def _next(
 ) -> tuple[int, float, np.ndarray]:
     """The best frame behind this one, its misfit, and the membrane that it starts from."""
     charged = layer.neuron.decay * membrane + currents[frame]
-    slope, spikes = _surrogate(charged, layer.neuron)
-    stays = 1 - spikes if layer.neuron.reset == "zero" else np.ones_like(spikes)
-    after = (
-        charged * stays
-        if layer.neuron.reset == "zero"
-        else (charged - layer.neuron.threshold * spikes)
-    )
+    slope, stays, after = after_spikes(charged, layer.neuron)
     if not candidates:
         return frame, 0.0, after
     directions, _ = np.linalg.qr(slope[:, None] * layer.following.T)
@@ -114,9 +108,19 @@ def _next(
     return some[best], float(left[best] / np.linalg.norm(atoms[:, frame])), after
 
 
-def _surrogate(membrane: np.ndarray, neuron: NeuronSpec) -> tuple[np.ndarray, np.ndarray]:
-    """The surrogate's slope and the spikes at these membranes."""
-    v = torch.from_numpy(membrane).requires_grad_()
+def after_spikes(
+    charged: np.ndarray, neuron: NeuronSpec
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The surrogate's slope at these membranes, r of the equations, and the membranes after reset.
+
+    Args:
+        charged: membranes before they spike, [neuron].
+        neuron: LIF with a detached reset.
+    """
+    v = torch.from_numpy(charged).requires_grad_()
     fired = spike(v - neuron.threshold, kind=neuron.surrogate, sharpness=neuron.sharpness)
     (slope,) = torch.autograd.grad(fired.sum(), v)
-    return slope.numpy(), fired.detach().numpy()
+    spikes = fired.detach().numpy()
+    if neuron.reset == "zero":
+        return slope.numpy(), 1 - spikes, charged * (1 - spikes)
+    return slope.numpy(), np.ones_like(spikes), charged - neuron.threshold * spikes
