@@ -9,11 +9,12 @@ same way again and ends at the same answers.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -136,26 +137,33 @@ class Campaign:
         self._attacked.add(run_id)
         arm, folder = self._arms[run_id], self._folder(run_id)
         seen = [observation for _, observation in sorted(self._victims[run_id].items())]
-        request = self._request(arm, seen)
+        known = self._knowledge(run_id, arm.threat, seen)
+        request = self._request(arm, seen, known)
         if request_behind(folder) == request:
             log.info("attacked before", extra={"run": run_id})
             return
         log.info("attacking", extra={"run": run_id, "victims": len(seen)})
-        answers = self._answers(run_id, arm, seen, request=request)
+        answers = self._answers(run_id, arm, seen, known, request=request)
         write_reconstructions(folder, answers, request=request)
         shutil.rmtree(self._portions(run_id), ignore_errors=True)
         n_failed = sum(1 for answer in answers if answer.failed)
         log.info("attacked", extra={"run": run_id, "victims": len(seen), "failed": n_failed})
 
     def _answers(
-        self, run_id: str, arm: Arm, seen: Sequence[Observation], *, request: str
+        self,
+        run_id: str,
+        arm: Arm,
+        seen: Sequence[Observation],
+        known: Sequence[Knowledge],
+        *,
+        request: str,
     ) -> Sequence[Reconstruction]:
         attack = build(ATTACKS, Choice(name=arm.attack.name, options=arm.attack.options))
         budget = Budget(restarts=arm.attack.restarts, iterations=arm.attack.iterations)
         progress = ProgressFile(
             self._folder(run_id) / "progress.jsonl", run_id=run_id, pulse=self._pulse
         )
-        sums = round_sums(seen, self._knowledge(run_id, arm.threat, seen))
+        sums = round_sums(seen, known)
         refuse = partial(refusal, attack=arm.attack.name, budget=budget)
 
         def reconstruct(
@@ -206,9 +214,12 @@ class Campaign:
         told = read_knowledge(path)
         return [_told(told.get(observation.ticket, Knowledge()), threat) for observation in seen]
 
-    def _request(self, arm: Arm, seen: Sequence[Observation]) -> str:
+    def _request(self, arm: Arm, seen: Sequence[Observation], known: Sequence[Knowledge]) -> str:
         """Names everything that the answers follow from."""
-        victims = [(observation.ticket, observation.sha256) for observation in seen]
+        victims = [
+            (observation.ticket, observation.sha256, _digest_of(told))
+            for observation, told in zip(seen, known, strict=True)
+        ]
         return digest((self._experiment_digest, arm.attack, victims))
 
     def _folder(self, run_id: str) -> Path:
@@ -229,6 +240,19 @@ def _require(capabilities: Iterable[str], *, threat: ThreatModel) -> None:
             raise KnowledgeError(
                 f"the attack needs {capability!r}, which the threat model does not grant"
             )
+
+
+def _digest_of(told: Knowledge) -> str:
+    """Names what was told, value for value."""
+    hashed = hashlib.sha256()
+    for field in fields(told):
+        value = getattr(told, field.name)
+        named = value if isinstance(value, Mapping) else {"": value}
+        for name, array in sorted(named.items()):
+            if array is not None:
+                hashed.update(f"{field.name}/{name} {array.dtype} {array.shape} ".encode())
+                hashed.update(array.tobytes())
+    return hashed.hexdigest()
 
 
 def _told(told: Knowledge, threat: ThreatModel) -> Knowledge:

@@ -200,12 +200,15 @@ def granting(tapped, **grants: bool) -> None:
         tapped.finish(arm.name)
 
 
-def disclose_everything(tapped) -> None:
+def disclose_everything(tapped, *, shift: int = 0) -> None:
+    """Labels are the true ones, plus `shift`."""
     events = replay(tapped.run, tapped.experiment, wants=lambda _: False)
     tickets = [event.ticket for event in events if isinstance(event, Seen)]
     for run_id in {ticket.run_id for ticket in tickets}:
         told = {
-            ticket: Knowledge(labels=tapped.truth(ticket)[1], encoded_input=np.ones(3))
+            ticket: Knowledge(
+                labels=(tapped.truth(ticket)[1] + shift) % 3, encoded_input=np.ones(3)
+            )
             for ticket in tickets
             if ticket.run_id == run_id
         }
@@ -235,6 +238,17 @@ def test_what_is_in_the_file_but_not_granted_is_not_used(tapped) -> None:
     after.follow(replay(tapped.run, tapped.experiment, wants=after.wants))
     for answers in after.answers().values():
         assert [a.knowledge for a in answers] == [(), ()]
+
+
+def test_other_granted_knowledge_is_another_attack(tapped) -> None:
+    granting(tapped, labels=True)
+    found = []
+    for shift in (0, 1):
+        disclose_everything(tapped, shift=shift)
+        after = campaign(tapped, options={"labels": "granted"})
+        after.follow(replay(tapped.run, tapped.experiment, wants=after.wants))
+        found.append([a.labels[0, 0] for answers in after.answers().values() for a in answers])
+    assert [(label + 1) % 3 for label in found[0]] == found[1]
 
 
 def test_altered_bytes_in_the_journal_are_refused(finished) -> None:
