@@ -137,8 +137,8 @@ NETS = {
         spec=ModelSpec(name="convnet", input_shape=(3, 32, 32)),
         network=relu_network,
         data="cifar10-sample",
-        attack=Choice(name="peeling", options={"smooth_total_variation": 1e-4}),
-        budget=Budget(restarts=1, iterations=400),
+        attack=Choice(name="peeling", options={"smooth_total_variation": 1e-4, "polish": 0.4}),
+        budget=Budget(restarts=1, iterations=250),
         peer={
             "net": "conv-pool",
             "attack": "invertinggradients",

@@ -16,10 +16,11 @@ from torch import Tensor
 from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal, tell_part
 from attacker.gradients import batch_size_of, gradient_of, norm_of
 from attacker.inputs import InputView, input_view
-from attacker.optimisers import Minimum, OnEvaluation, lbfgs
+from attacker.optimisers import Minimum, OnEvaluation
 from attacker.peeling.descent import jittered_adam
 from attacker.peeling.matching import FeatureMatching, Peeled, can_match_trains
 from attacker.peeling.readout import Readout, peel
+from attacker.peeling.smooth import smooth_then_sharp
 from attacker.starts import draw_start
 from fedcore.errors import ConfigError
 from fedcore.nn.arrays import to_tensor
@@ -27,12 +28,9 @@ from fedcore.nn.functional import step_weights
 from fedcore.nn.models import READOUT, build
 from fedcore.seeds import stream
 from fedcore.strict import canonical_json
-from fedcore.types import Knowledge, Observation, Reconstruction
+from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
 __all__ = ["Peeling"]
-
-_SMOOTH_FACTOR = 50.0  # on the prior's weight, in the first half
-_MEMORY = 20  # pairs of steps and gradient changes that L-BFGS keeps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +39,14 @@ class _Case:
 
     Attributes:
         step_weights: how much each step counts in the logits, [time].
+        gradient: to match beside the features, by name; empty where they are matched alone.
         readout: what its readout's gradient says.
         knowledge: the capabilities that were used.
     """
 
     seen: Observation
     step_weights: Tensor
+    gradient: TensorMap
     readout: Readout
     knowledge: tuple[str, ...]
 
@@ -54,7 +54,9 @@ class _Case:
     def kind(self) -> bytes:
         """Equal for victims that one search can hold."""
         plan = self.seen.plan
-        return canonical_json((plan.model, plan.encoding, self.readout.trains is None))
+        return canonical_json(
+            (plan.model, plan.encoding, self.readout.trains is None, sorted(self.gradient))
+        )
 
     @property
     def examples(self) -> list[Peeled]:
@@ -65,6 +67,7 @@ class _Case:
                 weights=self.seen.weights,
                 means=means,
                 trains=None if trains is None else trains[i],
+                gradient=self.gradient,
             )
             for i, means in enumerate(self.readout.means)
         ]
@@ -96,6 +99,9 @@ class Peeling(Attack):
         total_variation: weight of the prior where the network spikes.
         smooth_total_variation: weight of the prior where it does not; 50 times that in the first
             half of the search.
+        polish: share of the evaluations, at the end, that match the gradients of convolutions, too
+            (`attacker.peeling.convolutions`): for batches of one, exact gradients and networks
+            that do not spike.
         learning_rate: of Adam at the beginning, for networks that spike.
     """
 
@@ -106,12 +112,15 @@ class Peeling(Attack):
     jitter: float = 0.1
     total_variation: float = 0.15
     smooth_total_variation: float = 2e-4
+    polish: float = 0.0
     learning_rate: float = 0.1
 
     def __post_init__(self) -> None:
         for option in ("jitter", "total_variation", "smooth_total_variation"):
             if getattr(self, option) < 0:
                 raise ConfigError(f"{option} must be >= 0; got {getattr(self, option)}")
+        if not 0 <= self.polish < 1:
+            raise ConfigError(f"polish must lie in [0, 1); got {self.polish}")
         for option in ("sharpness", "learning_rate"):
             if not getattr(self, option) > 0:
                 raise ConfigError(f"{option} must be > 0; got {getattr(self, option)}")
@@ -196,6 +205,7 @@ class Peeling(Attack):
         return _Case(
             seen=seen,
             step_weights=counted,
+            gradient=gradient if self.polish and not model.spiking and n_examples == 1 else {},
             readout=readout,
             knowledge=("labels",) if is_granted else (),
         )
@@ -255,8 +265,13 @@ class Peeling(Attack):
     ) -> Minimum:
         """Search all rows."""
         if not matching.is_spiking:
-            return _smooth_then_sharp(
-                matching, starts, n_evaluations=n_evaluations, on_evaluation=on_evaluation
+            return smooth_then_sharp(
+                matching,
+                starts,
+                view=view,
+                n_evaluations=n_evaluations,
+                polish=self.polish,
+                on_evaluation=on_evaluation,
             )
         return jittered_adam(
             matching.evaluate,
@@ -269,48 +284,6 @@ class Peeling(Attack):
             seed=seed,
             on_evaluation=on_evaluation,
         )
-
-
-def _smooth_then_sharp(
-    matching: FeatureMatching,
-    starts: Tensor,
-    *,
-    n_evaluations: int,
-    on_evaluation: OnEvaluation,
-) -> Minimum:
-    """L-BFGS twice: the prior leads to the right place, and then all but lets go.
-
-    Without it at the beginning, most starts end in noise that has nearly the same features.
-    """
-    n_first = n_evaluations // 2
-    if n_first == 0:
-        return _lbfgs(matching, starts, n_evaluations=n_evaluations, on_evaluation=on_evaluation)
-    smooth = matching.with_prior(_SMOOTH_FACTOR * matching.prior_weight)
-    first = _lbfgs(smooth, starts, n_evaluations=n_first, on_evaluation=on_evaluation)
-    n_done = first.n_evaluations
-    second = _lbfgs(
-        matching,
-        first.candidates,
-        n_evaluations=n_evaluations - n_done,
-        on_evaluation=lambda n, losses: on_evaluation(n_done + n, losses),
-    )
-    return replace(
-        second,
-        curves=torch.cat([first.curves, second.curves], dim=1),
-        n_evaluations=n_done + second.n_evaluations,
-    )
-
-
-def _lbfgs(
-    matching: FeatureMatching, starts: Tensor, *, n_evaluations: int, on_evaluation: OnEvaluation
-) -> Minimum:
-    return lbfgs(
-        matching.evaluate,
-        starts,
-        n_evaluations=n_evaluations,
-        memory=_MEMORY,
-        on_evaluation=on_evaluation,
-    )
 
 
 def _starts(case: _Case, view: InputView, *, budget: Budget, seed: int) -> Tensor:

@@ -13,13 +13,16 @@ features, plus total variation:
 
 The network in front is run with its spikes, which a softer surrogate does not change, and is
 differentiated with the softer surrogate that the attacker chose.
+
+Where an example is alone in its update, the gradients of convolutions can be matched, too, once
+there are candidates near it: see `attacker.peeling.convolutions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -27,15 +30,19 @@ import torch
 from torch import Tensor
 
 from attacker.inputs import InputView
+from attacker.peeling.convolutions import FrozenConvolution, frozen_convolutions
 from attacker.priors import total_variation
 from fedcore.nn.arrays import to_tensor, to_tensors
-from fedcore.nn.functional import Params, features
+from fedcore.nn.functional import Params, run
+from fedcore.nn.models import READOUT
 from fedcore.nn.models.network import Network, Spiking
 from fedcore.plan import NeuronSpec
 from fedcore.tensors import have_equal_values
 from fedcore.types import TensorMap
 
 __all__ = ["FeatureMatching", "Peeled", "can_match_trains"]
+
+_CONVOLUTIONS = 1e-3  # weight of each one's distance beside the features'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +53,13 @@ class Peeled:
         weights: the global model, by name.
         means: weighted over time, [feature].
         trains: in {0, 1}, [time, feature], or None where only the means are known.
+        gradient: of this example alone, by name; empty where it is not to be matched.
     """
 
     weights: TensorMap
     means: np.ndarray
     trains: np.ndarray | None
+    gradient: TensorMap = field(default_factory=dict)
 
 
 def can_match_trains(network: Network) -> bool:
@@ -63,7 +72,7 @@ class FeatureMatching:
     """Losses and gradients of many searches in one call.
 
     Args:
-        examples: all with trains or all without.
+        examples: all with trains or all without; and all with a gradient or all without.
         network: of all of them, with the attacker's surrogate.
         view: what a candidate for one example is.
         restarts: rows per example.
@@ -94,11 +103,36 @@ class FeatureMatching:
         self._network = network if self._trains is None else _without_last_neurons(network)
         self.is_spiking = network.spec.spiking
         self._groups = _equal_weights(examples, restarts=restarts)
+        self._observed = {
+            name: _rows([e.gradient[name] for e in examples], restarts=restarts)
+            for name in examples[0].gradient
+        }
+        self._frozen: list[dict[str, FrozenConvolution]] = [{} for _ in self._groups]
 
     def with_prior(self, weight: float) -> FeatureMatching:
         """The same searches under another weight of the prior."""
         other = copy(self)
         other.prior_weight = weight
+        return other
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether there are gradients to match beside the features."""
+        return bool(self._observed)
+
+    def with_convolutions_at(self, rows: Tensor) -> FeatureMatching:
+        """The same searches with the gradients of convolutions, at the slopes that these have."""
+        other = copy(self)
+        inputs = self._inputs(rows.reshape(-1, *self._view.shape))
+        other._frozen = [
+            frozen_convolutions(
+                self._network,
+                params,
+                inputs[:, index],
+                observed={name: of_all[index] for name, of_all in self._observed.items()},
+            )
+            for index, params in self._groups
+        ]
         return other
 
     def evaluate(self, rows: Tensor, offset: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
@@ -121,14 +155,20 @@ class FeatureMatching:
     def _losses(self, rows: Tensor, offset: Tensor | float) -> Tensor:
         candidates = rows.reshape(-1, *self._view.shape)
         prior = torch.func.vmap(partial(total_variation, n_spatial=self._n_spatial))(candidates)
-        shown = (rows + offset).reshape(candidates.shape)
-        # [row, time, 1, feature...] -> [time, row, feature...]
-        inputs = torch.func.vmap(self._view.to_network)(shown).squeeze(2).movedim(0, 1)
+        inputs = self._inputs((rows + offset).reshape(candidates.shape))
         distances = torch.zeros_like(prior)
-        for index, params in self._groups:
-            found = features(self._network, params, inputs[:, index]).flatten(2)
-            distances = distances.index_put((index,), self._distance(found, index))
+        for (index, params), frozen in zip(self._groups, self._frozen, strict=True):
+            received = run(self._network, params, inputs[:, index]).received
+            distance = self._distance(received[READOUT].flatten(2), index)
+            for name, convolution in frozen.items():
+                distance = distance + _CONVOLUTIONS * convolution.distance(received[name])
+            distances = distances.index_put((index,), distance)
         return distances + self.prior_weight * prior
+
+    def _inputs(self, shown: Tensor) -> Tensor:
+        """What the network receives from these candidates, [time, row, feature...]."""
+        # from [row, time, 1, feature...]
+        return torch.func.vmap(self._view.to_network)(shown).squeeze(2).movedim(0, 1)
 
     def _distance(self, found: Tensor, index: Tensor) -> Tensor:
         """Of these rows, [row]; `found` is [time, row, feature]."""

@@ -10,11 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from attacker.inputs import input_view  # noqa: E402
+from attacker.peeling.convolutions import frozen_convolutions  # noqa: E402
 from attacker.peeling.features import decode_trains, mean_features, rank_excess  # noqa: E402
 from attacker.peeling.matching import FeatureMatching, Peeled  # noqa: E402
 from attacker.peeling.readout import peel  # noqa: E402
 from fedcore.nn.arrays import to_tensor, to_tensors  # noqa: E402
-from fedcore.nn.functional import features, gradient, step_weights  # noqa: E402
+from fedcore.nn.functional import features, gradient, run, step_weights  # noqa: E402
 from fedcore.nn.models import build, initial_weights  # noqa: E402
 from fedcore.plan import EncodingSpec, ModelSpec, NeuronSpec  # noqa: E402
 from fedcore.seeds import stream  # noqa: E402
@@ -110,6 +111,25 @@ def test_the_true_input_has_no_loss_and_others_have(reset: str) -> None:
         rows = to_tensor(truth.reshape(2, -1))
         assert float(matching.losses(rows).max()) < 1e-6
         assert float(matching.losses(rows.flip(0)).min()) > 1e-2
+
+
+@pytest.mark.parametrize("n_steps", [1, 2])
+def test_every_convolution_has_its_observed_gradient_at_the_truth_alone(n_steps: int) -> None:
+    model = ModelSpec(name="vgg-small", options={"channels": [4]})
+    network, weights = build(model), to_tensors(initial_weights(model, seed=0))
+    inputs = to_tensor(images(2)).expand(n_steps, 2, 1, 8, 8)
+    each = [
+        gradient(network, weights, inputs[:, i : i + 1], torch.tensor([label]))
+        for i, label in enumerate((3, 7))
+    ]
+    observed = {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    frozen = frozen_convolutions(network, weights, inputs, observed=observed)
+    assert len(frozen) > 1
+    others = run(network, weights, inputs.flip(1)).received
+    for name, received in run(network, weights, inputs).received.items():
+        if name in frozen:
+            assert float(frozen[name].distance(received).max()) < 1e-8
+            assert float(frozen[name].distance(others[name]).min()) > 1e-4
 
 
 def test_rows_with_weights_of_their_own_do_not_touch_each_other() -> None:

@@ -34,6 +34,20 @@ def test_a_rectified_network_gives_its_input_away(laboratory) -> None:
         assert answer.certificate["rank_excess"] < 1e-5
 
 
+def test_gradients_of_convolutions_say_what_few_features_do_not(laboratory) -> None:
+    """128 features, about half of them silent, for 64 pixels."""
+    narrow = replace(RELU, options={"channels": [8]})
+    seen = [laboratory.victim([i], model=narrow, client=i) for i in range(100, 104)]
+    alone, polished = (
+        np.mean([laboratory.psnr_db(answer) for answer in answers])
+        for answers in (
+            laboratory.attack("peeling", seen, iterations=200, polish=polish)
+            for polish in (0.0, 0.5)
+        )
+    )
+    assert polished >= alone + 12
+
+
 def test_a_spiking_network_says_far_more_than_the_mean_image(laboratory) -> None:
     examples = range(100, 104)
     seen = [laboratory.victim([i], model=SPIKING, encoding=FOUR_STEPS, client=i) for i in examples]
@@ -96,6 +110,11 @@ def test_the_best_restart_of_every_example_comes_first(laboratory) -> None:
 
 
 def test_impossible_options_are_refused(laboratory) -> None:
-    for options in ({"jitter": -1.0}, {"sharpness": 0.0}, {"total_variation": -1.0}):
+    for options in (
+        {"jitter": -1.0},
+        {"sharpness": 0.0},
+        {"total_variation": -1.0},
+        {"polish": 1.0},
+    ):
         with pytest.raises(ConfigError, match=next(iter(options))):
             laboratory.attack("peeling", [], iterations=1, **options)
