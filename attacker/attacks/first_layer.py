@@ -157,16 +157,18 @@ class FirstLayer(Attack):
         self, seen: Observation, gradient: TensorMap, found: _Found, *, duration_s: float
     ) -> Reconstruction:
         loss = np.array([found.residual], dtype=np.float32)
+        labels = _labels(gradient, n_examples=len(found.candidate))
         return Reconstruction(
             ticket=seen.ticket,
             sha256=seen.sha256,
             attack=self.name,
             candidates=found.candidate[np.newaxis].astype(np.float32),
-            labels=_labels(gradient, n_examples=len(found.candidate))[np.newaxis],
+            labels=labels[np.newaxis],
             losses=loss,
             loss_curves=loss[:, np.newaxis],
             n_iterations=0,
             duration_s=duration_s,
+            labels_from="" if _NO_LABEL in labels else "rule",
             trains=None if found.train is None else found.train[np.newaxis],
             certificate=found.certificate,
         )

@@ -189,10 +189,10 @@ class Peeling(Attack):
             return "the gradient in the readout's bias is zero: the features have no scale"
         network = network_of(model)
         n_examples = batch_size_of(seen) if labels is None else len(labels)
-        if n_examples > 1 and network.mixes_examples:
+        if network.mixes_examples:
             return (
-                f"a batch of {n_examples} is normalised by its own statistics: no example's "
-                "features follow from its input alone"
+                "the batch is normalised by its own statistics: an example's features do not "
+                "follow from its input as they do from those of the search's other rows"
             )
         readout = peel(
             weight,

@@ -131,6 +131,7 @@ def _answer(seen: Observation, observed: TensorMap, network: Network) -> Reconst
         loss_curves=loss[:, None],
         n_iterations=0,
         duration_s=(time.monotonic_ns() - started_ns) * 1e-9,
+        labels_from="rule",
         certificate={f"missing {name}": float(n) for name, n in missing.items()},
     )
 

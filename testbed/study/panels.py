@@ -78,7 +78,10 @@ class Panel:
                     label=name,
                 )
             axes.set_xticks(range(len(self.ticks)), self.ticks)
-            axes.tick_params(axis="x", labelrotation=0 if len(self.ticks) < 5 else 25)
+            if len(self.ticks) >= 5:
+                axes.tick_params(axis="x", labelrotation=45)
+                for label in axes.get_xticklabels():
+                    label.set_horizontalalignment("right")
             axes.set_xlim(-0.5, len(self.ticks) - 0.5)
             axes.set_xlabel(AXIS_NAMES[self.grid.x])
             axes.set_ylabel("PSNR over the mean image (dB)")
