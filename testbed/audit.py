@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcore.errors import ConfigError
+from fedcore.errors import ConfigError, RunError
 from fedcore.npz import read_npz
 from fedcore.plan import EncodingSpec
 from fedcore.strict import to_table
@@ -84,18 +84,42 @@ class Truth:
             raise ConfigError(
                 f"{path}: inputs of shape {inputs.shape[1:]}, others of {others.shape[1:]}"
             )
-        return cls(
+        truth = cls(
             inputs=inputs, labels=labels, others=Auxiliary(inputs=others, labels=other_labels)
         )
+        try:
+            check_disjoint(truth.others, [truth.inputs])
+        except RunError as error:
+            raise ConfigError(f"{path}: an example of inputs is also among the others") from error
+        return truth
+
+    def check_shape(self, input_shape: tuple[int, ...]) -> None:
+        """Whether it is a truth about inputs of this shape.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        if self.inputs.shape[1:] != input_shape:
+            raise ConfigError(
+                f"the truth's inputs have shape {self.inputs.shape[1:]}, the model takes "
+                f"{input_shape}"
+            )
 
 
 def _pair(
     found: dict[str, np.ndarray], inputs: str, labels: str, *, where: Path
 ) -> tuple[np.ndarray, np.ndarray]:
     values, classes = found[inputs], found[labels]
-    if len(values) != len(classes) or not values.size:
-        raise ConfigError(f"{where}: {len(values)} {inputs} with {len(classes)} {labels}")
-    if values.min() < 0 or values.max() > 1:
+    if values.dtype.kind not in "biuf" or classes.dtype.kind not in "iu" or classes.ndim != 1:
+        raise ConfigError(
+            f"{where}: {inputs} of {values.dtype} and {labels} of {classes.dtype} and shape "
+            f"{classes.shape}; expected numbers, and one whole number for each"
+        )
+    if values.shape[:1] != classes.shape or not values.size:
+        raise ConfigError(f"{where}: {inputs} of shape {values.shape} with {len(classes)} {labels}")
+    if classes.min() < 0:
+        raise ConfigError(f"{where}: {labels} hold {classes.min()}; expected classes from 0 on")
+    if not (values.min() >= 0 and values.max() <= 1):  # NaN is neither
         raise ConfigError(
             f"{where}: {inputs} lie in [{values.min():.3g}, {values.max():.3g}]; expected [0, 1], "
             "before any normalisation"

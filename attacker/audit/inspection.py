@@ -129,7 +129,7 @@ def _run(module: nn.Module, inputs: Tensor) -> Tensor:
     return said
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An exception of somebody else's code, for the end of a message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]

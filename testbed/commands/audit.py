@@ -102,6 +102,8 @@ def audit(args: argparse.Namespace) -> None:
         **_options(args.option),
     )
     truth = None if args.truth is None else Truth.read(args.truth)
+    if truth is not None:
+        truth.check_shape(model.spec.input_shape)
     knowledge = Knowledge(labels=None if args.labels is None else np.array(args.labels))
     with _told(is_quiet=args.json) as tell:
         answer = attack.run(_sent(args, update, note), model, knowledge, progress=tell)
@@ -194,6 +196,8 @@ def _module(path: Path, name: str) -> Any:
     """The torch module that a person's file defines; the file is run."""
     from torch import nn
 
+    from attacker.audit.inspection import first_line
+
     if path.suffix != ".py" or not name:
         raise ConfigError(f"--model: got {path}:{name}, expected FILE.py:NAME or FILE.toml")
     if not path.is_file():
@@ -208,8 +212,8 @@ def _module(path: Path, name: str) -> Any:
         found = getattr(file, name, None)
         if callable(found) and not isinstance(found, nn.Module):
             found = found()
-    except Exception as error:  # a stranger's code may raise anything
-        raise ConfigError(f"--model: {path}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+        raise ConfigError(f"--model: {path}: {first_line(error)}") from error
     if found is None:
         raise ConfigError(f"--model: {path} has no {name!r}{nearest(name, sorted(vars(file)))}")
     if not isinstance(found, nn.Module):
@@ -259,7 +263,10 @@ def _scored(scores: Sequence[LeakageScore]) -> Iterator[str]:
     """The scores that say most, each beside what anybody could guess."""
     from testbed.metrics import METRICS
 
-    if scores:
+    why = {score.value.why for score in scores if isinstance(score.value, Missing)}
+    if scores and len(why) == 1 and all(isinstance(s.value, Missing) for s in scores):
+        yield f"no scores    {why.pop()}"
+    elif scores:
         yield f"{'':<28}{'chosen':>10}{'best':>10}{'mean image':>12}{'noise':>10}"
     for score in scores:
         metric = METRICS.get(score.metric)

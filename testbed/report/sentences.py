@@ -72,8 +72,8 @@ def verdict(findings: Findings) -> str:
     if above:
         return f"above both baselines in {names} only: a leak that not every metric sees"
     return (
-        "not above both baselines: this attack got no more than anybody can guess, "
-        "which does not show that another attack would fail"
+        "not above both baselines beyond chance: no leak to this attack is shown, "
+        "nor that another attack would fail"
     )
 
 

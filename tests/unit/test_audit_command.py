@@ -160,12 +160,20 @@ def test_a_truth_must_be_whole(folder: Path, capsys: pytest.CaptureFixture[str])
     good = {"inputs": one, "labels": [0], "others": two, "other_labels": [0, 1]}
     for change, why in (
         ({"inputs": 255 * one}, "inputs lie in [255, 255]; expected [0, 1]"),
-        ({"labels": [0, 1]}, "1 inputs with 2 labels"),
+        ({"inputs": np.nan * one}, "inputs lie in [nan, nan]; expected [0, 1]"),
+        ({"inputs": one.reshape(1, 64), "others": np.zeros((2, 64))}, "the model takes (1, 8, 8)"),
+        ({"labels": [0, 1]}, "with 2 labels"),
+        ({"labels": [[0]]}, "one whole number for each"),
+        ({"labels": [0.5]}, "one whole number for each"),
+        ({"labels": ["a"]}, "one whole number for each"),
+        ({"labels": [-3]}, "expected classes from 0 on"),
         ({"others": np.zeros((2, 3, 8, 8))}, "inputs of shape (1, 8, 8), others of (3, 8, 8)"),
         ({"extra": [0]}, "expected inputs, labels, others and other_labels"),
-        ({"others": np.ones((2, 1, 8, 8))}, "also in the auxiliary set"),
+        ({"others": np.ones((2, 1, 8, 8))}, "also among the others"),
     ):
         np.savez(folder / "bad.npz", **{**good, **change})
         command = ["attack", "update.safetensors", *MODEL, "--attack", "first-layer"]
         assert main([*command, "--truth", "bad.npz"]) in (1, 2)
-        assert why in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert why in said
+        assert said.count("\n") == 1

@@ -205,7 +205,7 @@ def test_an_attack_that_finds_nothing_is_not_called_a_leak(make_world: Callable)
         ]
         world.answer_with(arm, answers)
     judge(world.run, world.private)
-    assert "no more than anybody can guess" in said(world)
+    assert "no leak to this attack is shown" in said(world)
     assert "these updates leak" not in said(world)
 
 
