@@ -28,7 +28,9 @@ def traces(draw: st.DrawFn, low: float = 0.0, high: float = 50.0) -> Trace:
     return t_s, np.array(draw(values))
 
 
-shares = st.tuples(*[st.floats(0.01, 0.99)] * 3).map(sorted).filter(lambda s: s[0] < s[1] < s[2])
+shares = st.lists(st.integers(10, 990), min_size=3, max_size=3, unique=True).map(
+    lambda thousandths: [n / 1000 for n in sorted(thousandths)]  # no two that rounding makes one
+)
 
 
 def power(trace: Trace, start: float, end: float, max_power_w: float = 50.0) -> WindowEnergy:
