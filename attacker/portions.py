@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from attacker.attacks.base import Progress
+from attacker.attacks.base import Progress, tell_part
 from fedcore.reconstructions import read_reconstructions, request_behind, write_reconstructions
 from fedcore.strict import digest
 from fedcore.types import Knowledge, Observation, Reconstruction
@@ -68,15 +66,8 @@ def in_portions(
             log.info("attacked before", extra={"portion": number, "of": len(firsts)})
             answers += read_reconstructions(own_folder)
             continue
-        tell = partial(_tell, progress, number, len(firsts))
+        tell = partial(tell_part, progress, number, len(firsts))
         found = reconstruct(some, known[first : first + size], tell)
         write_reconstructions(own_folder, found, request=own_request)
         answers += found
     return answers
-
-
-def _tell(
-    progress: Progress, number: int, n_portions: int, done: int, total: int, losses: np.ndarray
-) -> None:
-    """Tell the progress of one portion as a part of the whole."""
-    progress(number * total + done, n_portions * total, losses)

@@ -83,7 +83,9 @@ def granted(
     told = Knowledge() if record is None else _of_batch(record, threat)
     return replace(
         told,
-        batch_statistics=_statistics(record, seen) if record and seen else None,
+        batch_statistics=_statistics(record, seen)
+        if record and seen and threat.batch_statistics
+        else None,
         auxiliary_inputs=inputs,
         auxiliary_labels=labels,
     )

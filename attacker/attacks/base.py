@@ -16,9 +16,10 @@ from fedcore.types import Knowledge, Observation, Reconstruction
 if TYPE_CHECKING:
     from fedcore.nn.models.network import Network
 
-__all__ = ["Attack", "Budget", "NetworkOf", "Progress", "refusal", "tell_part"]
+__all__ = ["NO_LABEL", "Attack", "Budget", "NetworkOf", "Progress", "refusal", "tell_part"]
 
-_NO_LABEL = -1  # where there is no candidate, there is no label either
+NO_LABEL = -1
+"""Stands for a label that nothing tells, as where there is no candidate."""
 
 NetworkOf = Callable[[ModelSpec], "Network"]
 """The structure behind a spec: `fedcore.nn.models.build`, or a person's own network."""
@@ -98,7 +99,7 @@ def refusal(
         sha256=seen.sha256,
         attack=attack,
         candidates=np.full((budget.restarts, 1, *seen.plan.model.input_shape), np.nan, np.float32),
-        labels=np.full((budget.restarts, 1), _NO_LABEL, np.int64),
+        labels=np.full((budget.restarts, 1), NO_LABEL, np.int64),
         losses=np.full(budget.restarts, np.nan, np.float32),
         loss_curves=np.full((budget.restarts, 1), np.nan, np.float32),
         n_iterations=0,
@@ -108,6 +109,8 @@ def refusal(
     )
 
 
-def tell_part(progress: Progress, before: int, total: int, n: int, losses: np.ndarray) -> None:
-    """Tell the progress of one group of victims as a part of the whole."""
-    progress(before + n, total, losses)
+def tell_part(
+    progress: Progress, number: int, n_parts: int, done: int, total: int, losses: np.ndarray
+) -> None:
+    """Tell the progress of one of equal parts (groups, turns, portions) as one of the whole."""
+    progress(number * total + done, n_parts * total, losses)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from attacker.attacks.base import Attack, Budget, NetworkOf, Progress, refusal
+from attacker.attacks.base import NO_LABEL, Attack, Budget, NetworkOf, Progress, refusal
 from attacker.exact.equations import MAX_FRAMES, obeying
 from attacker.exact.factorise import Factorisation, factorise
 from attacker.exact.order import KnownLayer, Ordering, in_order
@@ -29,7 +29,6 @@ from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
 __all__ = ["FirstLayer"]
 
-_NO_LABEL = -1
 _ORDERED = 1e-2  # misfit up to which the order counts as decided
 _MAX_ALTERNATIVES = 300
 _METHOD_NUMBERS = {"enumeration": 1.0, "differences": 2.0}
@@ -168,7 +167,7 @@ class FirstLayer(Attack):
             loss_curves=loss[:, np.newaxis],
             n_iterations=0,
             duration_s=duration_s,
-            labels_from="" if _NO_LABEL in labels else "rule",
+            labels_from="" if NO_LABEL in labels else "rule",
             trains=None if found.train is None else found.train[np.newaxis],
             certificate=found.certificate,
         )
@@ -315,4 +314,4 @@ def _labels(gradient: TensorMap, *, n_examples: int) -> np.ndarray:
             return np.array([label_candidates(gradient)[0]], dtype=np.int64)
         except AttackError:
             pass
-    return np.full(n_examples, _NO_LABEL, dtype=np.int64)
+    return np.full(n_examples, NO_LABEL, dtype=np.int64)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from attacker.attacks.base import Budget, NetworkOf
+from attacker.attacks.base import Budget, NetworkOf, Progress
 from attacker.attacks.deep_prior import DeepPrior
 from attacker.attacks.matching import Case
 from attacker.batch import Batch
@@ -64,7 +64,7 @@ class StructureSearch(DeepPrior):
         *,
         seed: int,
         budget: Budget,
-        tell: Callable[[int, np.ndarray], None],
+        tell: Progress,
         network_of: NetworkOf,
     ) -> list[Reconstruction]:
         """Victims that got the same structure share a search."""
@@ -115,18 +115,16 @@ class _InTurn:
         n_searches: of equal length.
     """
 
-    def __init__(
-        self, tell: Callable[[int, np.ndarray], None], lowest: np.ndarray, *, n_searches: int
-    ) -> None:
+    def __init__(self, tell: Progress, lowest: np.ndarray, *, n_searches: int) -> None:
         self._tell = tell
         self._lowest = lowest
         self._n_searches = n_searches
         self._n_steps = 0
 
-    def note(self, members: np.ndarray, n: int, losses: np.ndarray) -> None:
+    def note(self, members: np.ndarray, n: int, total: int, losses: np.ndarray) -> None:
         """One step of the search that has these victims."""
         del n
         self._lowest[members] = losses
         self._n_steps += 1
         if self._n_steps % self._n_searches == 0:
-            self._tell(self._n_steps // self._n_searches, self._lowest.copy())
+            self._tell(self._n_steps // self._n_searches, total, self._lowest.copy())

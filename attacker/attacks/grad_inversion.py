@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
 
-from attacker.attacks.matching import GradientMatching, LabelSource
+from attacker.attacks.inverting_gradients import InvertingGradients
+from attacker.attacks.matching import LabelSource
 from attacker.batch import Batch
-from attacker.inputs import InputView
 from attacker.objectives import cosine_distance, squared_distance
-from attacker.optimisers import Evaluate, Minimum, OnEvaluation, adam
+from attacker.optimisers import Evaluate, Minimum, adam
 from attacker.priors import Belief, statistics_distance, total_variation
-from attacker.starts import StartKind
 from fedcore.errors import ConfigError, KnowledgeError
 from fedcore.nn.arrays import to_arrays
 from fedcore.nn.functional import Params, batch_statistics
@@ -31,7 +29,7 @@ _DISTANCES = {"squared": squared_distance, "cosine": cosine_distance}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradInversion(GradientMatching):
+class GradInversion(InvertingGradients):
     """Yin et al. 2021, "See through gradients" (arXiv 2104.07586), by Adam within a box.
 
     The loss of a candidate is how far its gradient is from the observed one, plus total variation,
@@ -55,11 +53,10 @@ class GradInversion(GradientMatching):
         fixed_batch_norm: weight of the distance from a network's fixed ones, which hold for many
             examples together, and for few of them only roughly.
         consistency: weight of the mean squared distance from the restarts' mean.
-        learning_rate: of Adam at the beginning.
     """
 
     name: ClassVar[str] = "gradinversion"
-    start: ClassVar[StartKind] = "uniform"
+    optimiser: ClassVar[Callable[..., Minimum]] = staticmethod(adam)
 
     labels: LabelSource = "gradinversion"
     distance: Literal["squared", "cosine"] = "squared"
@@ -68,23 +65,12 @@ class GradInversion(GradientMatching):
     batch_norm: float = 1.0
     fixed_batch_norm: float = 1e-3
     consistency: float = 0.01
-    learning_rate: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.labels == "joint":
-            raise ConfigError("labels 'joint' is for dlg; expected another source, say 'auto'")
-        for option in (
-            "total_variation",
-            "mean_square",
-            "batch_norm",
-            "fixed_batch_norm",
-            "consistency",
-        ):
+        for option in ("mean_square", "batch_norm", "fixed_batch_norm", "consistency"):
             if getattr(self, option) < 0:
                 raise ConfigError(f"{option} must be >= 0; got {getattr(self, option)}")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be > 0; got {self.learning_rate}")
 
     def loss(
         self,
@@ -149,24 +135,3 @@ class GradInversion(GradientMatching):
             )
 
         return drawn_together if self.consistency else batch.evaluate
-
-    def minimise(
-        self,
-        evaluate: Evaluate,
-        start: Tensor,
-        *,
-        view: InputView,
-        n_evaluations: int,
-        on_evaluation: OnEvaluation,
-    ) -> Minimum:
-        """Adam within the range of inputs."""
-        return adam(
-            evaluate,
-            start,
-            n_evaluations=n_evaluations,
-            learning_rate=self.learning_rate,
-            low=view.low,
-            high=view.high,
-            on_evaluation=on_evaluation,
-            patience=math.ceil(self.patience * n_evaluations),
-        )

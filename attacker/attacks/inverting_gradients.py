@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,6 +34,7 @@ class InvertingGradients(GradientMatching):
     name: ClassVar[str] = "inverting-gradients"
     start: ClassVar[StartKind] = "uniform"
     searches_labels: ClassVar[bool] = False
+    optimiser: ClassVar[Callable[..., Minimum]] = staticmethod(signed_adam)
 
     total_variation: float = 1e-4
     learning_rate: float = 0.1
@@ -68,8 +69,8 @@ class InvertingGradients(GradientMatching):
         n_evaluations: int,
         on_evaluation: OnEvaluation,
     ) -> Minimum:
-        """Signed Adam within the range of inputs."""
-        return signed_adam(
+        """The class's optimiser, within the range of inputs."""
+        return self.optimiser(
             evaluate,
             start,
             n_evaluations=n_evaluations,

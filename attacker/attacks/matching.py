@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -246,14 +246,11 @@ class GradientMatching(Attack):
             else:
                 groups.setdefault(case.kind, []).append(i)
         for n_before, group in enumerate(groups.values()):
-            tell = partial(
-                tell_part, progress, n_before * budget.iterations, len(groups) * budget.iterations
-            )
             found = self._search(
                 [cases[i] for i in group],
                 seed=seed,
                 budget=budget,
-                tell=tell,
+                tell=partial(tell_part, progress, n_before, len(groups)),
                 network_of=network_of,
             )
             answers |= dict(zip(group, found, strict=True))
@@ -262,6 +259,7 @@ class GradientMatching(Attack):
     def _read(self, seen: Observation, told: Knowledge, network_of: NetworkOf) -> Case:
         gradient = mean_gradient_of(seen)
         steps = LocalSteps.behind(seen)
+        network = network_of(seen.plan.model)
         if self.labels == "granted" or (self.labels == "auto" and told.labels is not None):
             guesses = Guesses.granted(told)
             steps = LocalSteps.behind(seen, n_labels=len(guesses.labels[0]))
@@ -274,7 +272,7 @@ class GradientMatching(Attack):
                 source=self.labels,
                 gradient=gradient,
                 n_examples=steps.n_inputs,
-                network=network_of(seen.plan.model),
+                network=network,
             )
         return Case(
             seen=seen,
@@ -282,7 +280,7 @@ class GradientMatching(Attack):
             norm=norm_of(gradient),
             steps=steps,
             guesses=guesses,
-            belief=self.belief(told, network_of(seen.plan.model)),
+            belief=self.belief(told, network),
             adaptation=adaptation_to(
                 gradient,
                 model=seen.plan.model,
@@ -300,7 +298,7 @@ class GradientMatching(Attack):
         *,
         seed: int,
         budget: Budget,
-        tell: Callable[[int, np.ndarray], None],
+        tell: Progress,
         network_of: NetworkOf,
     ) -> list[Reconstruction]:
         plan = cases[0].seen.plan
@@ -342,7 +340,7 @@ class GradientMatching(Attack):
         *,
         seed: int,
         budget: Budget,
-        tell: Callable[[int, np.ndarray], None],
+        tell: Progress,
     ) -> list[Reconstruction]:
         started_ns = time.monotonic_ns()
         steps = cases[0].steps
@@ -351,7 +349,9 @@ class GradientMatching(Attack):
             batch.starts(self.start, seed=seed),
             view=view,
             n_evaluations=budget.iterations,
-            on_evaluation=lambda n, losses: tell(n, batch.by_victim(losses).min(axis=1)),
+            on_evaluation=lambda n, losses: tell(
+                n, budget.iterations, batch.by_victim(losses).min(axis=1)
+            ),
         )
         kept = batch.within_range(minimum.candidates)
         losses = batch.by_victim(batch.losses(kept))

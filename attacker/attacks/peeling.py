@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -150,13 +150,12 @@ class Peeling(Attack):
                 answers[i] = refusal(observation, attack=self.name, budget=budget, why=case)
             else:
                 groups.setdefault(case.kind, []).append((i, case))
-        n_all = len(groups) * budget.iterations
         for n_before, group in enumerate(groups.values()):
             found = self._search(
                 [case for _, case in group],
                 seed=seed,
                 budget=budget,
-                tell=partial(tell_part, progress, n_before * budget.iterations, n_all),
+                tell=partial(tell_part, progress, n_before, len(groups)),
                 network_of=network_of,
             )
             answers |= dict(zip((i for i, _ in group), found, strict=True))
@@ -216,7 +215,7 @@ class Peeling(Attack):
         *,
         seed: int,
         budget: Budget,
-        tell: Callable[[int, np.ndarray], None],
+        tell: Progress,
         network_of: NetworkOf,
     ) -> list[Reconstruction]:
         started_ns = time.monotonic_ns()
@@ -241,7 +240,9 @@ class Peeling(Attack):
             view=view,
             n_evaluations=budget.iterations,
             seed=seed,
-            on_evaluation=lambda n, losses: tell(n, _lowest(losses, sizes, budget)),
+            on_evaluation=lambda n, losses: tell(
+                n, budget.iterations, _lowest(losses, sizes, budget)
+            ),
         )
         kept = minimum.candidates.clamp(view.low, view.high)
         found = [torch.split(part, sizes) for part in (kept, matching.losses(kept), minimum.curves)]

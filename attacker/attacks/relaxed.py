@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
@@ -11,12 +10,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
-from attacker.attacks.base import Budget, NetworkOf, Progress
+from attacker.attacks.base import Budget, NetworkOf, Progress, tell_part
 from attacker.attacks.inverting_gradients import InvertingGradients
 from attacker.batch import Update
 from attacker.inputs import InputView, draws_view, train_view
 from attacker.local_steps import LocalSteps
-from attacker.optimisers import Evaluate, Minimum, OnEvaluation, adam
+from attacker.optimisers import Minimum, adam
 from fedcore.errors import ConfigError
 from fedcore.nn.functional import Params
 from fedcore.nn.models import build
@@ -55,6 +54,7 @@ class RelaxedMatching(InvertingGradients):
     """
 
     name: ClassVar[str] = "relaxed-matching"
+    optimiser: ClassVar[Callable[..., Minimum]] = staticmethod(adam)
 
     total_variation: float = 0.1
     sharpness: tuple[float, ...] = (3.0,)
@@ -99,27 +99,6 @@ class RelaxedMatching(InvertingGradients):
             is_binary=self.search_for == "spikes",
         )
 
-    def minimise(
-        self,
-        evaluate: Evaluate,
-        start: Tensor,
-        *,
-        view: InputView,
-        n_evaluations: int,
-        on_evaluation: OnEvaluation,
-    ) -> Minimum:
-        """Adam within the range of inputs."""
-        return adam(
-            evaluate,
-            start,
-            n_evaluations=n_evaluations,
-            learning_rate=self.learning_rate,
-            low=view.low,
-            high=view.high,
-            on_evaluation=on_evaluation,
-            patience=math.ceil(self.patience * n_evaluations),
-        )
-
     def update(self, steps: LocalSteps, model: ModelSpec, network_of: NetworkOf) -> Update:
         """The victim's values with the first sharpness's derivatives."""
         neuron = replace(model.neuron, sharpness=self.sharpness[0])
@@ -157,7 +136,7 @@ class RelaxedMatching(InvertingGradients):
                 known,
                 rng=rng,
                 budget=replace(budget, restarts=len(range(turn, budget.restarts, n_turns))),
-                progress=partial(_tell, progress, turn, n_turns),
+                progress=partial(tell_part, progress, turn, n_turns),
                 network_of=network_of,
             )
             for turn in range(n_turns)
@@ -175,11 +154,6 @@ def _no_draws(plan: RoundPlan) -> str:
             f"{plan.training.local_steps} local steps; search for 'input'"
         )
     return ""
-
-
-def _tell(progress: Progress, turn: int, n_turns: int, n: int, of: int, losses: np.ndarray) -> None:
-    """Progress of one turn as a part of the whole."""
-    progress(turn * of + n, n_turns * of, losses)
 
 
 def _joined(answers: Sequence[Reconstruction]) -> Reconstruction:
