@@ -41,6 +41,7 @@ class Boundary(enum.Enum):
     """Where the meter cuts the board off from the world; readings of two boundaries never add."""
 
     CPU_PACKAGE = "cpu-package"
+    GPU_BOARD = "gpu-board"
     RAILS_SUM = "rails-sum"
     MODULE_INPUT = "module-input"
     BOARD_DC_INPUT = "board-dc-input"

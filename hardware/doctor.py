@@ -15,7 +15,7 @@ from pathlib import Path
 from fedcore.errors import FedcoreError
 from fedcore.strict import to_table
 from hardware.meters.auto import open_sensor
-from hardware.meters.base import MeterInfo, NoSensorError
+from hardware.meters.base import MeterInfo, NoSensorError, Rail
 from hardware.modelled import energy_models, load_energy_model
 from hardware.registry import sensors
 
@@ -81,13 +81,16 @@ def _examine(name: str, root: Path) -> Finding:
 
 
 def _measures(info: MeterInfo) -> str:
-    unit = "J" if info.kind == "counter" else "W"
-    rails = ", ".join(
-        f"{rail.name} ({rail.boundary.value}, steps of {rail.resolution:.3g} {unit})"
-        for rail in info.rails
+    return "; ".join([*map(_measured_by, info.rails), *info.notes])
+
+
+def _measured_by(rail: Rail) -> str:
+    unit = "J" if rail.kind == "counter" else "W"
+    offset = f" and {rail.offset_error_w:.2g} W" if rail.offset_error_w else ""
+    return (
+        f"{rail.kind} of {rail.name} ({rail.boundary.value}, steps of {rail.resolution:.3g} {unit}"
+        f", within {100 * rail.gain_error:g} %{offset})"
     )
-    notes = "".join(f"; {note}" for note in info.notes)
-    return f"{info.kind} of {rails}; scale within {100 * info.gain_error:g} %{notes}"
 
 
 def _model() -> Finding:

@@ -5,7 +5,7 @@ in the coverage, so that the energy is that of the covered part alone.
 
 The uncertainty is k = 2 (95 %) and combines, as a root of squares:
 
-* gain: the meter's scale factor;
+* gain and offset: the meter's scale factor, and its constant error (power);
 * quantisation: rounding to the meter's step;
 * edges (counters): the age of a counter's value, and a window that begins between two samples;
 * sampling (power): what happened between the samples. Leaving out sample i changes the energy by
@@ -58,6 +58,7 @@ def integrate_power(
     max_power_w: float,
     resolution_w: float = 0.0,
     gain_error: float = 0.0,
+    offset_error_w: float = 0.0,
 ) -> WindowEnergy:
     """Trapezoids under a sampled power, inside the window.
 
@@ -70,6 +71,7 @@ def integrate_power(
         max_power_w: more than the rail can draw.
         resolution_w: the meter's step.
         gain_error: half-width of the 95 % interval of its scale factor, relative.
+        offset_error_w: half-width of the 95 % interval of its constant error.
 
     Raises:
         MeterError: no part of the window is covered.
@@ -83,14 +85,15 @@ def integrate_power(
     # Readings that stay the same are rounded the same way: their errors do not average.
     n_changes = np.count_nonzero(np.diff(pieces.v, axis=1)[kept & pieces.is_inside])
     rounding_w = 2 * resolution_w / math.sqrt(12 * (1 + n_changes))
-    rounding_j = rounding_w * coverage * (end_s - start_s)
+    covered_s = coverage * (end_s - start_s)
     sampling_j = _sampling_j(pieces, at_cut, kept & pieces.is_inside)
     if sampling_j is None:
-        most_j = max_power_w * coverage * (end_s - start_s)
-        sampling_j = max(abs(energy_j), most_j - energy_j)
+        sampling_j = max(abs(energy_j), max_power_w * covered_s - energy_j)
     return WindowEnergy(
         energy_j=energy_j,
-        uncertainty_j=math.hypot(gain_error * energy_j, rounding_j, sampling_j),
+        uncertainty_j=math.hypot(
+            gain_error * energy_j, offset_error_w * covered_s, rounding_w * covered_s, sampling_j
+        ),
         coverage=coverage,
         n_samples=pieces.n_samples,
         longest_gap_s=pieces.longest_gap_s,

@@ -162,7 +162,6 @@ class Recorder:
         for i, rail in enumerate(self.meter.rails):
             try:
                 energies[rail] = _integrate(
-                    self.meter,
                     rail,
                     t_s,
                     values[:, i],
@@ -183,7 +182,7 @@ class Recorder:
                 duration_s=(end_ns - window.start_ns) * 1e-9,
                 rail=rail.name,
                 boundary=rail.boundary,
-                method="counter" if self.meter.kind == "counter" else "integrated",
+                method="counter" if rail.kind == "counter" else "integrated",
                 coverage=energy.coverage,
                 n_samples=energy.n_samples,
                 longest_gap_s=energy.longest_gap_s,
@@ -220,7 +219,6 @@ def _probe(meter: Choice) -> MeterInfo | Missing:
 
 
 def _integrate(
-    info: MeterInfo,
     rail: Rail,
     t_s: np.ndarray,
     values: np.ndarray,
@@ -229,16 +227,17 @@ def _integrate(
     max_gap_s: float,
 ) -> WindowEnergy:
     """The energy of one rail between 0 and `end_s`."""
-    if info.kind == "power":
+    if rail.kind == "power":
         return integrate_power(
             t_s,
             values,
             start_s=0.0,
             end_s=end_s,
             max_gap_s=max_gap_s,
-            max_power_w=info.max_power_w,
+            max_power_w=rail.max_power_w,
             resolution_w=rail.resolution,
-            gain_error=info.gain_error,
+            gain_error=rail.gain_error,
+            offset_error_w=rail.offset_error_w,
         )
     return integrate_counter(
         t_s,
@@ -246,11 +245,11 @@ def _integrate(
         start_s=0.0,
         end_s=end_s,
         max_gap_s=max_gap_s,
-        max_power_w=info.max_power_w,
+        max_power_w=rail.max_power_w,
         wraps_at_j=rail.wraps_at_j,
         resolution_j=rail.resolution,
-        update_s=info.update_s,
-        gain_error=info.gain_error,
+        update_s=rail.update_s,
+        gain_error=rail.gain_error,
     )
 
 

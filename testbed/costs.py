@@ -35,6 +35,7 @@ _WIDEST_FIRST = (
     Boundary.MODULE_INPUT,
     Boundary.RAILS_SUM,
     Boundary.CPU_PACKAGE,
+    Boundary.GPU_BOARD,
 )
 
 _NO_WORK = Missing(why="the client reported no work phase")

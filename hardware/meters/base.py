@@ -38,34 +38,40 @@ Clock = Callable[[], int]
 
 @dataclass(frozen=True, kw_only=True)
 class Rail:
-    """One thing that a meter measures. The rails of a meter never overlap.
+    """One thing that a meter measures, and how well. A meter's rails of one boundary are disjoint.
 
     Attributes:
         name: "package-0", "VDD_IN", ...
         boundary: what lies inside the measurement.
+        kind: a "counter" holds J since some start, a "power" W at an instant.
         resolution: smallest step, in J (counter) or W (power).
+        gain_error: half-width of the 95 % interval of the scale factor, relative.
+        max_power_w: it never draws more; a counter that says so was reset.
+        update_s: how old a value can be.
+        offset_error_w: half-width of the 95 % interval of a constant error, in W.
         wraps_at_j: where a counter starts again at 0; None where that is not known.
     """
 
     name: str
     boundary: Boundary
+    kind: Literal["counter", "power"]
     resolution: float
+    gain_error: float
+    max_power_w: float
+    update_s: float = 0.0
+    offset_error_w: float = 0.0
     wraps_at_j: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeterInfo:
-    """What an open meter measures, and how well.
+    """What an open meter measures.
 
     Attributes:
         name: the meter's registered name.
         version: of its way of measuring; part of every reading's provenance.
-        kind: "counter" rails hold J since some start, "power" rails hold W at an instant.
-        rails: disjoint; empty when nothing measures here, for the reason in `absent`.
+        rails: empty when nothing measures here, for the reason in `absent`.
         period_s: reading more often than this tells nothing new.
-        update_s: how old a value can be.
-        gain_error: half-width of the 95 % interval of the scale factor, relative.
-        max_power_w: no rail draws more; a counter that says so was reset.
         notes: what a reader of the numbers should know.
         flags: the same in a word, on every reading ("replayed").
         absent: why there are no rails, or "".
@@ -73,12 +79,8 @@ class MeterInfo:
 
     name: str
     version: str
-    kind: Literal["counter", "power"]
     rails: tuple[Rail, ...]
     period_s: float
-    update_s: float
-    gain_error: float
-    max_power_w: float
     notes: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     absent: str = ""

@@ -116,19 +116,22 @@ class CsvReplay(Meter):
 class _OpenReplay(OpenMeter):
     def __init__(self, options: CsvReplay, trace: PowerTrace, now_ns: Clock) -> None:
         rails = tuple(
-            Rail(name=name, boundary=options.boundary, resolution=options.resolution_w)
-            for name in trace.power_w
+            Rail(
+                name=name,
+                boundary=options.boundary,
+                kind="power",
+                resolution=options.resolution_w,
+                gain_error=options.gain_error,
+                max_power_w=float(power_w.max()),
+            )
+            for name, power_w in trace.power_w.items()
         )
         super().__init__(
             MeterInfo(
                 name="csv-replay",
                 version="1",
-                kind="power",
                 rails=rails,
                 period_s=0.0,
-                update_s=0.0,
-                gain_error=options.gain_error,
-                max_power_w=max(float(power.max()) for power in trace.power_w.values()),
                 notes=(f"replayed from {Path(options.path).name}, not measured now",),
                 flags=("replayed",),
             )

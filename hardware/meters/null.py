@@ -36,12 +36,8 @@ class _OpenNull(OpenMeter):
             MeterInfo(
                 name="null",
                 version="1",
-                kind="power",
                 rails=(),
                 period_s=0.0,
-                update_s=0.0,
-                gain_error=0.0,
-                max_power_w=0.0,
                 absent=why,
             )
         )

@@ -90,19 +90,19 @@ class Perf(Sensor):
                         Rail(
                             name=name,
                             boundary=Boundary.CPU_PACKAGE,
+                            kind="counter",
                             resolution=event.joules_per_count,
+                            gain_error=self.gain_error,
+                            max_power_w=MAX_POWER_W,
+                            update_s=UPDATE_S,
                         )
                     )
                     readers.append(functools.partial(_read_joules, fd, event.joules_per_count))
             info = MeterInfo(
                 name="perf",
                 version="1",
-                kind="counter",
                 rails=tuple(rails),
                 period_s=UPDATE_S,
-                update_s=UPDATE_S,
-                gain_error=self.gain_error,
-                max_power_w=MAX_POWER_W,
             )
             return OpenRails(info, readers, opened=opened.pop_all(), now_ns=now_ns)
 

@@ -90,7 +90,7 @@ class Rapl(Sensor):
                 if zone.rail in held:
                     continue  # the same counter again, through another provider
                 try:
-                    held[zone.rail] = (_rail(zone), _hold(zone, opened))
+                    held[zone.rail] = (_rail(zone, self.gain_error), _hold(zone, opened))
                 except (OSError, ValueError) as error:
                     refused.setdefault(zone.rail, (zone, error))
             notes = [_note_or_refuse(*refused[rail]) for rail in refused if rail not in held]
@@ -100,12 +100,8 @@ class Rapl(Sensor):
             info = MeterInfo(
                 name="rapl",
                 version="1",
-                kind="counter",
                 rails=tuple(rail for rail, _ in rails),
                 period_s=UPDATE_S,
-                update_s=UPDATE_S,
-                gain_error=self.gain_error,
-                max_power_w=MAX_POWER_W,
                 notes=(*notes, *mirror_notes),
             )
             readers = [functools.partial(_read_joules, file) for _, file in rails]
@@ -142,7 +138,7 @@ def _zones(folder: Path) -> Iterator[_Zone]:
             yield _Zone(path, domain, rail)
 
 
-def _rail(zone: _Zone) -> Rail:
+def _rail(zone: _Zone, gain_error: float) -> Rail:
     try:
         wraps_at_j = int(read_line(zone.folder / "max_energy_range_uj")) * 1e-6
     except (OSError, ValueError):
@@ -150,7 +146,11 @@ def _rail(zone: _Zone) -> Rail:
     return Rail(
         name=zone.rail,
         boundary=_BOUNDARY[zone.domain],
+        kind="counter",
         resolution=wraps_at_j / 2**_COUNTER_BITS if wraps_at_j else _COARSEST_STEP_J,
+        gain_error=gain_error,
+        max_power_w=MAX_POWER_W,
+        update_s=UPDATE_S,
         wraps_at_j=wraps_at_j,
     )
 

@@ -41,7 +41,7 @@ def test_every_sensor_and_the_model_get_a_verdict(tmp_path: Path) -> None:
 def test_a_sensor_that_reads_says_what_it_measures(with_rapl: Path) -> None:
     rapl = diagnose(with_rapl)[0]
     assert rapl.is_usable
-    assert "package-0 (cpu-package, steps of 6.1e-05 J)" in rapl.says
+    assert "package-0 (cpu-package, steps of 6.1e-05 J, within 5 %)" in rapl.says
     assert as_text(diagnose(with_rapl)).startswith("Energy is measured here by: rapl.")
 
 
