@@ -11,7 +11,7 @@ from fedcore.errors import RunError
 from fedcore.registry import nearest
 from fedcore.strict import canonical_json, parse
 from fedcore.types import LeakageScore, Missing, Ticket
-from testbed.metrics import Metric
+from testbed.metrics import METRICS, Metric
 from testbed.statistics import (
     Estimate,
     Share,
@@ -20,7 +20,16 @@ from testbed.statistics import (
     share_with_interval,
 )
 
-__all__ = ["BASELINES", "NULLS", "Attempt", "Findings", "Summary", "read_findings", "summarise"]
+__all__ = [
+    "BASELINES",
+    "NULLS",
+    "Attempt",
+    "Findings",
+    "Summary",
+    "margin",
+    "read_findings",
+    "summarise",
+]
 
 BASELINES = ("noise", "mean-image")
 """What anybody scores without the update; every metric stands beside both."""
@@ -143,6 +152,16 @@ class Findings:
         beside = path.with_suffix(".part")
         beside.write_bytes(canonical_json(self) + b"\n")
         beside.replace(path)
+
+
+def margin(summary: Summary) -> Estimate | Missing:
+    """The paired difference of the attack to the better baseline of the two."""
+    is_high = METRICS.get(summary.metric).higher_is_better
+    known = {b: e.value for b, e in summary.baselines.items() if isinstance(e, Estimate)}
+    if not known:
+        return summary.mean if isinstance(summary.mean, Missing) else Missing(why="no baseline")
+    better = (max if is_high else min)(known, key=lambda baseline: known[baseline])
+    return summary.differences[better]
 
 
 def read_findings(path: Path) -> Findings:

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedcore.layout import RunFolder
 from fedcore.strict import to_table
 from fedcore.types import Missing
-from testbed.costs import WORK, MeanEnergy, best_energy
+from testbed.costs import MeanEnergy, best_energy
 from testbed.findings import Findings
+from testbed.latency import latencies
 from testbed.metrics import METRICS
 from testbed.pictures import Picture, read_pictures
 from testbed.provenance import versions
@@ -170,25 +169,22 @@ def _bars(arm: ArmResults, folder: Path) -> Iterator[Drawing | Missing]:
 
 
 def _phase_rows(arm: ArmResults) -> Iterator[dict[str, str]]:
-    """Latency by client and phase: median, 90th percentile, n; p90 needs ten values."""
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for report in arm.reports:
-        for record in report.phases:
-            key = report.ticket.client_id, record.phase.value
-            seconds.setdefault(key, []).append(record.duration_s)
-    order = {phase.value: i for i, phase in enumerate(WORK)}
-    for (client, phase), values in sorted(
-        seconds.items(), key=lambda item: (item[0][0], order.get(item[0][1], len(order)))
-    ):
+    """Latency by phase, over all clients and by client; each client's first round is left out."""
+    for found in latencies(arm.reports):
         yield {
             "arm": arm.arm.name,
-            "client": client,
-            "phase": phase,
-            "median": words.seconds_text(float(np.median(values))),
-            "p90": words.seconds_text(float(np.quantile(values, 0.9)))
-            if len(values) >= 10
-            else "n too small",
-            "n": str(len(values)),
+            "client": found.client or "all",
+            "phase": found.phase,
+            "n": f"{found.n}",
+            "warm_up": f"{found.n_warm_up}",
+            **{
+                name: "n too small" if isinstance(value, Missing) else words.seconds_text(value)
+                for name, value in (
+                    ("median", found.median_s),
+                    ("p90", found.p90_s),
+                    ("p99", found.p99_s),
+                )
+            },
         }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedcore.types import Missing
 from testbed.costs import MeanEnergy, best_energy
-from testbed.findings import Summary
+from testbed.findings import margin
 from testbed.metrics import METRICS
 from testbed.report.canvas import INK, MUTED, PAPER, Drawing, draw, look_of, watermark
 from testbed.report.words import energy_text, estimate_text, final_accuracy
@@ -18,17 +18,7 @@ from testbed.statistics import Estimate
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["margin", "plane_figure"]
-
-
-def margin(summary: Summary) -> Estimate | Missing:
-    """The paired difference of the attack to the better baseline of the two."""
-    is_high = METRICS.get(summary.metric).higher_is_better
-    known = {b: e.value for b, e in summary.baselines.items() if isinstance(e, Estimate)}
-    if not known:
-        return summary.mean if isinstance(summary.mean, Missing) else Missing(why="no baseline")
-    better = (max if is_high else min)(known, key=lambda baseline: known[baseline])
-    return summary.differences[better]
+__all__ = ["plane_figure"]
 
 
 def plane_figure(arms: Sequence[ArmResults], *, metric: str, into: Path) -> Drawing:

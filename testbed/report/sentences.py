@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedcore.types import Missing
-from testbed.costs import MeanEnergy, best_energy
+from testbed.costs import best_energy
+from testbed.economy import Contest, contests, front
 from testbed.findings import Findings, Summary
 from testbed.metrics import METRICS
 from testbed.report.comparison import Comparison, most_spent, unequal_conditions
@@ -43,7 +43,7 @@ def sentences(
         ],
         "Accuracy and energy": [
             *(_accuracy_and_energy(arm) for arm in arms),
-            *(Sentence(text) for text in _energies_compared(arms)),
+            *(Sentence(text) for text in _trade_off(arms)),
         ],
         "How far this reaches": [Sentence(text) for text in _caveats(arms)],
     }
@@ -186,21 +186,27 @@ def _accuracy_and_energy(arm: ArmResults) -> Sentence:
     return Sentence(f"{text}, for {energy_text(energy)} per client-round.", arm.arm.name)
 
 
-def _energies_compared(arms: Sequence[ArmResults]) -> list[str]:
-    found = [(arm.arm.name, best_energy(list(arm.costs.values()))) for arm in arms]
-    known = [(name, energy) for name, energy in found if isinstance(energy, MeanEnergy)]
-    said = []
-    for (first, a), (second, b) in itertools.combinations(known, 2):
-        if a.kind != b.kind:
-            said.append(f"{first} is {a.kind} and {second} {b.kind}: the two are not compared.")
-        elif a.low_j <= b.high_j and b.low_j <= a.high_j:
-            said.append(
-                f"The energy intervals of {first} and {second} overlap: no difference is claimed."
-            )
+def _trade_off(arms: Sequence[ArmResults]) -> list[str]:
+    """Each pair on the three axes, then who is left when nobody is better on all of them."""
+    if len(arms) < 2:
+        return []
+    said = [_contest(contest) for contest in contests(arms)]
+    left = front(arms)
+    if len(left) == len(arms):
+        return [*said, "No arm is shown to be better than another on one axis and worse on none."]
+    return [*said, f"Not beaten by any other arm: {', '.join(left)}."]
+
+
+def _contest(contest: Contest) -> str:
+    words = []
+    for axis, verdict in contest.verdicts.items():
+        if isinstance(verdict, Missing):
+            words.append(f"{axis} is not compared ({verdict.why})")
+        elif verdict == "no difference":
+            words.append(f"no difference in {axis} (the intervals overlap)")
         else:
-            less, more = (first, second) if a.value_j < b.value_j else (second, first)
-            said.append(f"{less} took less energy than {more}; the intervals do not overlap.")
-    return said
+            words.append(f"{verdict} {axis}")
+    return f"{contest.first} beside {contest.second}: {'; '.join(words)}."
 
 
 def _caveats(arms: Sequence[ArmResults]) -> list[str]:

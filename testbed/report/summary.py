@@ -9,15 +9,17 @@ from fedcore.layout import RunFolder
 from fedcore.strict import to_table
 from fedcore.types import Missing, ThreatModel
 from testbed.costs import best_energy
+from testbed.economy import UNITS, prices
 from testbed.findings import Findings
+from testbed.latency import uncovered_share
 from testbed.metrics import METRICS
 from testbed.privacy import DELTA, guarantee
 from testbed.report.words import (
     DASH,
     bytes_text,
-    energy_text,
     estimate_text,
     known_from,
+    price_text,
     seconds_text,
     share_text,
     threat_text,
@@ -86,7 +88,7 @@ def findings_table(findings: Findings) -> dict[str, Any]:
 def summary_rows(results: Results) -> list[tuple[str, list[str]]]:
     """A label and one cell per arm, for the terminal and the page."""
     arms = results.arms
-    energies = [best_energy(list(arm.costs.values())) for arm in arms]
+    bought = [prices(arm) for arm in arms]
     rows = [
         ("accuracy (95 %)", [_accuracy(arm) for arm in arms]),
         ("rounds closed", [f"{len(arm.rounds)}" for arm in arms]),
@@ -97,11 +99,12 @@ def summary_rows(results: Results) -> list[tuple[str, list[str]]]:
     for name in _SHOWN:
         rows += _metric_rows(arms, name)
     rows += [
-        ("energy per client-round", [energy_text(energy) for energy in energies]),
+        *((f"energy per {unit}", [price_text(found[unit]) for found in bought]) for unit in UNITS),
         (
             "time per client-round",
             [seconds_text(_mean([c.duration_s for c in arm.costs.values()])) for arm in arms],
         ),
+        ("  of it in no phase", [_percent(uncovered_share(arm.reports)) for arm in arms]),
         ("bytes per update", [_bytes(arm) for arm in arms]),
         ("duration", [seconds_text(arm.duration_s) for arm in arms]),
     ]
@@ -171,6 +174,8 @@ def _arm_table(arm: ArmResults) -> dict[str, Any]:
         if isinstance(findings, Missing)
         else {s.metric: s for s in findings.summaries if s.round is None},
         "energy_per_client_round": best_energy(costs),
+        "energy_per": prices(arm),
+        "share_of_round_in_no_phase": uncovered_share(arm.reports),
         "seconds_per_client_round": _mean([cost.duration_s for cost in costs]),
         "bytes_per_update": _mean([update.n_bytes for update in arm.updates]),
         "duration_s": arm.duration_s,
@@ -203,6 +208,10 @@ def _bytes(arm: ArmResults) -> str:
     if not sizes:
         return DASH
     return bytes_text(sizes[0]) + (f" to {bytes_text(sizes[-1])}" if len(sizes) > 1 else "")
+
+
+def _percent(share: float | Missing) -> str:
+    return DASH if isinstance(share, Missing) else f"{100 * share:.2g} %"
 
 
 def _mean(values: Sequence[float]) -> float | Missing:

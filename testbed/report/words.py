@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedcore.plan import Choice
 from fedcore.types import Missing, ThreatModel
 from testbed.costs import MeanEnergy
+from testbed.economy import Price
 from testbed.results import ArmResults
 from testbed.statistics import Estimate, Share
 
@@ -17,6 +18,7 @@ __all__ = [
     "final_accuracy",
     "known_from",
     "number_text",
+    "price_text",
     "seconds_text",
     "sentence_case",
     "share_text",
@@ -91,10 +93,12 @@ def energy_text(energy: MeanEnergy | Missing) -> str:
     """`0.31 J (0.12 to 0.68) MODELLED`; what is modelled never goes without the word."""
     if isinstance(energy, Missing):
         return DASH
-    marks = [energy.kind.upper() if energy.kind == "modelled" else energy.kind, *energy.flags]
-    digits = 2 if energy.kind == "modelled" else 3
-    value, low, high = (f"{x:.{digits}g}" for x in (energy.value_j, energy.low_j, energy.high_j))
-    return f"{value} J ({low} to {high}) {', '.join(marks)}"
+    return _joules(energy)
+
+
+def price_text(price: Price | Missing) -> str:
+    """`0.31 J (0.12 to 0.68) MODELLED`, of which the unit stands beside it."""
+    return DASH if isinstance(price, Missing) else _joules(price)
 
 
 def seconds_text(value: float | Missing) -> str:
@@ -143,6 +147,13 @@ def threat_text(threat: ThreatModel) -> str:
         f"  known: {known or 'nothing more'}\n"
         f"  not known: {unknown or 'nothing'}"
     )
+
+
+def _joules(energy: MeanEnergy | Price) -> str:
+    marks = [energy.kind.upper() if energy.kind == "modelled" else energy.kind, *energy.flags]
+    digits = 2 if energy.kind == "modelled" else 3
+    value, low, high = (f"{x:.{digits}g}" for x in (energy.value_j, energy.low_j, energy.high_j))
+    return f"{value} J ({low} to {high}) {', '.join(marks)}"
 
 
 def _choice_text(choice: Choice) -> str:
