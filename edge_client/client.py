@@ -23,7 +23,7 @@ from fedcore.data.encodings import encode
 from fedcore.data.shards import Shard
 from fedcore.defences.base import chain
 from fedcore.defences.noise import NoiseSource, SystemNoise
-from fedcore.energy import DIVERGED, Evaluation, Phase, PhaseRecord, PhaseReport
+from fedcore.energy import DIVERGED, Evaluation, Phase, PhaseReport, WindowRecord
 from fedcore.errors import ConfigError, Refusal, UpdateError
 from fedcore.plan import RoundPlan, Training
 from fedcore.seeds import ClientSecret
@@ -48,7 +48,7 @@ class _Work:
     body: bytes = field(default=b"", repr=False)
     sha256: str = ""
     evaluation: Evaluation | None = None
-    phases: list[PhaseRecord] = field(default_factory=list)
+    phases: list[WindowRecord] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -80,7 +80,7 @@ class Client:
             StorageError: a batch's truth could not be sealed; its update was not sent.
         """
         while True:
-            phases: list[PhaseRecord] = []
+            phases: list[WindowRecord] = []
             with measured(self.recorder, Phase.IDLE, phases):
                 order = self.link.next_order()
             if order is None:
@@ -93,7 +93,7 @@ class Client:
             except UpdateError as refusal:
                 log.warning("refused", extra={**where, "why": str(refusal)})
 
-    def take_part(self, order: Order, phases: list[PhaseRecord]) -> None:
+    def take_part(self, order: Order, phases: list[WindowRecord]) -> None:
         """Answer one order: compute, seal, submit, report.
 
         Args:
@@ -113,7 +113,7 @@ class Client:
             self._submit(order, self._work)
         self._report(order, self._work)
 
-    def _compute(self, order: Order, phases: list[PhaseRecord]) -> _Work:
+    def _compute(self, order: Order, phases: list[WindowRecord]) -> _Work:
         """From the global weights to the bytes of the answer, whose truth is sealed by then."""
         plan = order.plan
         work = _Work(plan_digest=order.plan_digest, phases=phases)
@@ -180,7 +180,7 @@ class Client:
             PhaseReport(
                 ticket=self._ticket(order.plan),
                 attempt=order.attempt,
-                phases=tuple(work.phases),
+                phases=tuple(record.as_phase() for record in work.phases),
                 evaluation=work.evaluation,
                 clock_offset_s=clock.offset_s,
                 clock_uncertainty_s=clock.uncertainty_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,13 +12,18 @@ from fedcore.types import Missing, Ticket
 
 __all__ = [
     "DIVERGED",
+    "Baseline",
     "Boundary",
     "EnergyReading",
     "Evaluation",
+    "IdlePower",
     "ModelledEnergy",
+    "NetEnergy",
     "Phase",
     "PhaseRecord",
     "PhaseReport",
+    "WindowRecord",
+    "net_energy",
 ]
 
 
@@ -109,6 +115,97 @@ class EnergyReading:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IdlePower:
+    """What one rail drew on average while nothing was to be done.
+
+    Attributes:
+        power_w: in W.
+        uncertainty_w: half-width of the 95 % interval (k = 2), in W.
+        rail: as in `EnergyReading`, and so are `boundary` and `meter`.
+    """
+
+    power_w: float
+    uncertainty_w: float
+    rail: str
+    boundary: Boundary
+    meter: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The idle power of every rail, measured for a while before or after the work.
+
+    Attributes:
+        start_mono_ns: begin on the client's monotonic clock, in ns.
+        duration_s: how long it was measured.
+        rails: one per rail of the meter, or why there is none.
+    """
+
+    start_mono_ns: int
+    duration_s: float
+    rails: tuple[IdlePower, ...] | Missing
+
+    def of(self, reading: EnergyReading) -> IdlePower:
+        """The idle power of a reading's rail.
+
+        Raises:
+            MeterError: there is none of that rail, boundary and meter.
+        """
+        if isinstance(self.rails, Missing):
+            raise MeterError(f"no idle power of {reading.rail}: {self.rails.why}")
+        wanted = (reading.rail, reading.boundary, reading.meter)
+        for idle in self.rails:
+            if (idle.rail, idle.boundary, idle.meter) == wanted:
+                return idle
+        raise MeterError(
+            f"no idle power of {reading.boundary.value} {reading.rail} ({reading.meter})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetEnergy:
+    """What the work itself cost: gross minus idle. Both are shown, with their uncertainties.
+
+    Attributes:
+        gross: the reading.
+        energy_j: net, in J; it may be negative within its uncertainty.
+        uncertainty_j: half-width of its 95 % interval (k = 2), in J.
+        idle_w: power taken off, in W.
+    """
+
+    gross: EnergyReading
+    energy_j: float
+    uncertainty_j: float
+    idle_w: float
+
+
+def net_energy(reading: EnergyReading, *, before: Baseline, after: Baseline) -> NetEnergy:
+    """Take the mean of two idle powers off a reading, for the covered part of its window.
+
+    The uncertainty is the root of squares of three: the reading's, that of the mean idle power
+    (whose halves share the meter's errors, so they add linearly), and half of what the idle power
+    drifted between the two. Errors of scale that the idle power shares with the reading cancel in
+    part; the root of squares does not use that.
+
+    Raises:
+        MeterError: a baseline has no idle power of the reading's rail.
+    """
+    first, last = before.of(reading), after.of(reading)
+    idle_w = (first.power_w + last.power_w) / 2
+    covered_s = reading.coverage * reading.duration_s
+    return NetEnergy(
+        gross=reading,
+        energy_j=reading.energy_j - idle_w * covered_s,
+        uncertainty_j=math.hypot(
+            reading.uncertainty_j,
+            (first.uncertainty_w + last.uncertainty_w) / 2 * covered_s,
+            abs(first.power_w - last.power_w) / 2 * covered_s,
+        ),
+        idle_w=idle_w,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelledEnergy:
     """An estimate from a model, not a measurement; marked wherever it is shown.
 
@@ -140,6 +237,37 @@ class ModelledEnergy:
             high_j=self.high_j + other.high_j,
             model=self.model,
             inputs=f"{self.inputs} + {other.inputs}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowRecord:
+    """What happened in a window, as in `PhaseRecord`.
+
+    Attributes:
+        name: whatever its owner called it.
+    """
+
+    name: str
+    start_mono_ns: int
+    duration_s: float
+    cpu_s: float
+    measured: tuple[EnergyReading, ...] | Missing
+    modelled: ModelledEnergy | Missing
+
+    def as_phase(self) -> PhaseRecord:
+        """The same for a window that bears the name of a phase.
+
+        Raises:
+            ValueError: it does not.
+        """
+        return PhaseRecord(
+            phase=Phase(self.name),
+            start_mono_ns=self.start_mono_ns,
+            duration_s=self.duration_s,
+            cpu_s=self.cpu_s,
+            measured=self.measured,
+            modelled=self.modelled,
         )
 
 

@@ -8,6 +8,11 @@ The uncertainty is k = 2 (95 %) and combines, as a root of squares:
 * gain and offset: the meter's scale factor, and its constant error (power);
 * quantisation: rounding to the meter's step;
 * edges (counters): the age of a counter's value, and a window that begins between two samples;
+* edges (power): a value that is up to u old shows P(t - a), 0 <= a <= u, or a mean of such. The
+  samples then give the energy of a window that lies a earlier: a too much before the begin, a too
+  little before the end, which no sample shows any more. Where the load in that unseen end was
+  among what all samples show, the error is at most u (max - min). A window no longer than u may
+  not have been seen at all: the rail drew something between 0 and its most;
 * sampling (power): what happened between the samples. Leaving out sample i changes the energy by
   its triangle d_i, and the two half-split integrals differ by the alternating sum of these. One
   difference may vanish by luck (|E_odd - E_even| / 2 held the truth in 60 % of simulated traces);
@@ -57,6 +62,7 @@ def integrate_power(
     max_gap_s: float,
     max_power_w: float,
     resolution_w: float = 0.0,
+    update_s: float = 0.0,
     gain_error: float = 0.0,
     offset_error_w: float = 0.0,
 ) -> WindowEnergy:
@@ -70,6 +76,7 @@ def integrate_power(
         max_gap_s: samples further apart do not say what happened between them.
         max_power_w: more than the rail can draw.
         resolution_w: the meter's step.
+        update_s: how old a value can be, or how long a time it is the mean of.
         gain_error: half-width of the 95 % interval of its scale factor, relative.
         offset_error_w: half-width of the 95 % interval of its constant error.
 
@@ -87,12 +94,16 @@ def integrate_power(
     rounding_w = 2 * resolution_w / math.sqrt(12 * (1 + n_changes))
     covered_s = coverage * (end_s - start_s)
     sampling_j = _sampling_j(pieces, at_cut, kept & pieces.is_inside)
-    if sampling_j is None:
+    if sampling_j is None or end_s - start_s <= update_s:
         sampling_j = max(abs(energy_j), max_power_w * covered_s - energy_j)
     return WindowEnergy(
         energy_j=energy_j,
         uncertainty_j=math.hypot(
-            gain_error * energy_j, offset_error_w * covered_s, rounding_w * covered_s, sampling_j
+            gain_error * energy_j,
+            offset_error_w * covered_s,
+            rounding_w * covered_s,
+            sampling_j,
+            update_s * float(np.ptp(pieces.v)),
         ),
         coverage=coverage,
         n_samples=pieces.n_samples,

@@ -24,7 +24,7 @@ import select
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from fedcore.errors import FedcoreError
 from fedcore.plan import Choice
@@ -32,24 +32,21 @@ from fedcore.strict import build, canonical_json, parse
 from hardware.meters.base import OpenMeter, Sample
 from hardware.registry import METERS
 
-__all__ = ["main", "slot_instants_ns"]
+__all__ = ["main", "next_instant_ns"]
 
 _LOOK_AFTER_S = 1.0  # how soon the end of the parent is seen, whatever the period
 _MAX_KEPT = 200_000  # 5 h at 10 Hz; beyond it the oldest go, and the window shows a gap
 
 
-def slot_instants_ns(
-    start_ns: int, period_ns: int, rng: random.Random
-) -> Generator[int, int, None]:
-    """One uniformly random instant in each slot of a period: jittered, so that nothing aliases.
+def next_instant_ns(last_ns: int, *, now_ns: int, period_ns: int, rng: random.Random) -> int:
+    """When to sample after `last_ns`: half a period to one and a half later, uniformly drawn.
 
-    Send the time now to get the next instant, which lies in a later slot: slots missed while the
-    machine was busy or suspended are skipped.
+    Of a load that repeats with the period, or a whole fraction of it, two samples in a row then see
+    independent phases, so that nothing aliases; and the gaps differ less than those of one random
+    instant per slot (mean cube 1.25 instead of 1.5), which is less error at every jump of a load.
+    An instant that has passed while the machine was busy is now.
     """
-    now_ns = start_ns
-    while True:
-        slot = (now_ns - start_ns) // period_ns + 1
-        now_ns = yield start_ns + int((slot + rng.random()) * period_ns)
+    return max(last_ns + int((0.5 + rng.random()) * period_ns), now_ns)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,15 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(meter: OpenMeter, answers: int, *, period_ns: int, parent: int) -> None:
     kept: deque[Sample] = deque([meter.read()], maxlen=_MAX_KEPT)
-    instants = slot_instants_ns(time.monotonic_ns(), period_ns, random.Random())
-    next_ns = next(instants)
+    rng = random.Random()
+    next_ns = time.monotonic_ns() + int(rng.random() * period_ns)
     commands = b""
     while os.getppid() == parent:
         wait_s = max(0, next_ns - time.monotonic_ns()) * 1e-9
         if not select.select([0], [], [], min(wait_s, _LOOK_AFTER_S))[0]:
             if wait_s <= _LOOK_AFTER_S:
                 kept.append(meter.read())
-                next_ns = instants.send(time.monotonic_ns())
+                next_ns = next_instant_ns(
+                    next_ns, now_ns=time.monotonic_ns(), period_ns=period_ns, rng=rng
+                )
             continue
         received = os.read(0, 4096)
         if not received:

@@ -87,6 +87,10 @@ class SamplerLink:
         samples, self._samples = self._samples, []
         return samples
 
+    def wait(self) -> None:
+        """Return when the sampler has ended."""
+        self._process.wait()
+
     def close(self) -> None:
         """End the sampler; a second call does nothing."""
         self._stdin.close()

@@ -1,4 +1,4 @@
-"""Energy windows: `with measured(recorder, Phase.TRAIN, phases): ...` appends what it cost.
+"""Energy windows: `with measured(recorder, "train") as window: ...`, then `window.record`.
 
 Windows nest, overlap and work from several threads: a window is a begin and an end on
 CLOCK_MONOTONIC, and every open window looks at the same samples. The begin is taken after an
@@ -14,44 +14,69 @@ import resource
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from fedcore.energy import EnergyReading, ModelledEnergy, Phase, PhaseRecord
+from fedcore.energy import Baseline, EnergyReading, IdlePower, ModelledEnergy, Phase, WindowRecord
 from fedcore.errors import MeterError
 from fedcore.plan import Choice
 from fedcore.strict import build
 from fedcore.types import Missing
-from hardware.integrate import WindowEnergy, integrate_counter, integrate_power
-from hardware.meters.base import MeterInfo, NoSensorError, Rail, Sample
+from hardware.clocks import ClockOffsets, clock_flags, read_offsets
+from hardware.meters.base import MeterInfo, NoSensorError, Sample
 from hardware.modelled import load_energy_model
+from hardware.readings import read_window
 from hardware.registry import METERS
-from hardware.sampler_link import SamplerLink
+from hardware.sampler_keeper import SamplerKeeper
 
 __all__ = ["Recorder", "Window", "measured"]
 
 _AUTO = Choice(name="auto")
-_GAP_PERIODS = 3  # jittered samples lie up to two periods apart
+_GAP_PERIODS = 3  # samples lie up to 1.5 periods apart, where the machine is not busy
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Window:
-    """An open window: what `Recorder.begin` gives and `Recorder.end` takes."""
+    """A window: what `Recorder.begin` opens and `Recorder.end` closes.
 
+    Attributes:
+        name: of the record.
+        start_ns: begin on CLOCK_MONOTONIC.
+        record: what it cost, once it is closed.
+    """
+
+    name: str
     start_ns: int
-    start_cpu_s: float
+    start_cpu_s: float = field(repr=False)
+    start_clocks: ClockOffsets = field(repr=False)
+    record: WindowRecord | None = None
 
 
 @contextlib.contextmanager
-def measured(recorder: Recorder, phase: Phase, into: list[PhaseRecord]) -> Iterator[None]:
-    """Append the record of what happens inside, even when that raises."""
-    window = recorder.begin()
+def measured(
+    recorder: Recorder, name: str | Phase, into: list[WindowRecord] | None = None
+) -> Iterator[Window]:
+    """Measure what happens inside, even when that raises; a decorator as well.
+
+        with measured(recorder, "train") as window:
+            train()
+        print(window.record)
+
+        @measured(recorder, "train", records)
+        def train(): ...
+
+    Args:
+        recorder: with what to measure.
+        name: of the record.
+        into: gets every record; a decorated function's have no other way out.
+    """
+    window = recorder.begin(name)
     try:
-        yield
+        yield window
     finally:
-        into.append(recorder.end(window, phase))
+        record = recorder.end(window)
+        if into is not None:
+            into.append(record)
 
 
 class Recorder:
@@ -66,6 +91,7 @@ class Recorder:
         energy_model: table that prices CPU time; "" for none.
         shared_by: clients whose work the same meter sees; more than one flags every reading
             "shared(n)", and such readings are never added over clients.
+        clocks: how far the machine's other clocks are ahead of the monotonic one.
 
     Attributes:
         meter: what is measured, or why nothing is.
@@ -81,56 +107,85 @@ class Recorder:
         period_s: float = 0.1,
         energy_model: str = "generic-x86-thread",
         shared_by: int = 1,
+        clocks: Callable[[], ClockOffsets] = read_offsets,
     ) -> None:
         self._model = load_energy_model(energy_model) if energy_model else None
         self._flags = (f"shared({shared_by})",) if shared_by > 1 else ()
+        self._clocks = clocks
         self._lock = threading.Lock()
         self._open: list[Window] = []
         self._samples: list[Sample] = []
         self._max_gap_s = _GAP_PERIODS * period_s
-        self._link: SamplerLink | None = None
+        self._sampler: SamplerKeeper | None = None
         self.meter = _probe(meter)
         if isinstance(self.meter, MeterInfo):
             try:
-                self._link = SamplerLink(meter, period_s=period_s)
-                self.meter = self._link.info
+                self._sampler = SamplerKeeper(meter, period_s=period_s)
+                self.meter = self._sampler.info
                 self._max_gap_s = _GAP_PERIODS * max(period_s, self.meter.period_s)
             except MeterError as error:
                 self.meter = Missing(why=str(error))
 
-    def begin(self) -> Window:
+    def begin(self, name: str | Phase) -> Window:
         """Open a window."""
         with self._lock:
             self._mark()
-            window = Window(start_ns=time.monotonic_ns(), start_cpu_s=_cpu_s())
+            window = Window(
+                name=name.value if isinstance(name, Phase) else name,
+                start_clocks=self._clocks(),
+                start_cpu_s=_cpu_s(),
+                start_ns=time.monotonic_ns(),
+            )
             self._open.append(window)
         return window
 
-    def end(self, window: Window, phase: Phase) -> PhaseRecord:
-        """Close a window and price it. Never raises for a meter or sampler that failed."""
+    def end(self, window: Window) -> WindowRecord:
+        """Close a window and price it. Never raises for a meter or sampler that failed.
+
+        Raises:
+            MeterError: it is not an open window of this recorder.
+        """
         end_ns = time.monotonic_ns()
         cpu_s = _cpu_s() - window.start_cpu_s
         with self._lock:
+            if window not in self._open:
+                raise MeterError(f"{window.name!r} is no open window of this recorder; end it once")
             silence = self._mark()
-            measured_j = silence or self._read(window, end_ns)
+            readings = silence or self._read(window, end_ns)
             self._open.remove(window)
             self._forget()
         duration_s = (end_ns - window.start_ns) * 1e-9
-        return PhaseRecord(
-            phase=phase,
+        window.record = WindowRecord(
+            name=window.name,
             start_mono_ns=window.start_ns,
             duration_s=duration_s,
             cpu_s=cpu_s,
-            measured=measured_j,
+            measured=readings,
             modelled=self._estimate(cpu_s=cpu_s, duration_s=duration_s),
+        )
+        return window.record
+
+    def baseline(self, duration_s: float) -> Baseline:
+        """Measure the idle power of every rail: let nothing else run for so long, in s.
+
+        It blocks. Take one before the work and one after it; `fedcore.energy.net_energy` takes
+        their mean off a reading.
+        """
+        window = self.begin("baseline")
+        time.sleep(duration_s)
+        record = self.end(window)
+        return Baseline(
+            start_mono_ns=record.start_mono_ns,
+            duration_s=record.duration_s,
+            rails=_idle_power(record),
         )
 
     def close(self) -> None:
         """End the sampler; a second call does nothing."""
         with self._lock:
-            if self._link:
-                self._link.close()
-                self._link = None
+            if self._sampler:
+                self._sampler.close()
+                self._sampler = None
 
     def __enter__(self) -> Recorder:
         return self
@@ -142,55 +197,31 @@ class Recorder:
         """Have an edge sample taken and fetch all samples; say why, where that failed."""
         if isinstance(self.meter, Missing):
             return self.meter
-        if self._link is None:
+        if self._sampler is None:
             return Missing(why="the recorder is closed")
         try:
-            self._samples += self._link.mark()
+            self._samples += self._sampler.mark()
         except MeterError as error:
             return Missing(why=str(error))
         return None
 
     def _read(self, window: Window, end_ns: int) -> tuple[EnergyReading, ...] | Missing:
-        """One reading per rail; a rail without one is named in the flags of the others."""
         if isinstance(self.meter, Missing):
             return self.meter
-        samples = self._samples[self._first_of(window.start_ns) :]
-        t_s = np.array([sample.mono_ns - window.start_ns for sample in samples]) * 1e-9
-        values = np.array([sample.values for sample in samples])
-        energies: dict[Rail, WindowEnergy] = {}
-        lost: dict[str, str] = {}
-        for i, rail in enumerate(self.meter.rails):
-            try:
-                energies[rail] = _integrate(
-                    rail,
-                    t_s,
-                    values[:, i],
-                    end_s=(end_ns - window.start_ns) * 1e-9,
-                    max_gap_s=self._max_gap_s,
-                )
-            except MeterError as error:
-                lost[rail.name] = str(error)
-        if not energies:
-            faults = [sample.fault for sample in samples if sample.fault]
-            reasons = [f"{rail}: {why}" for rail, why in lost.items()]
-            return Missing(why="; ".join([*reasons, *faults[-1:]]))
-        common = (*self.meter.flags, *self._flags, *(f"without({rail})" for rail in lost))
-        return tuple(
-            EnergyReading(
-                energy_j=energy.energy_j,
-                uncertainty_j=energy.uncertainty_j,
-                duration_s=(end_ns - window.start_ns) * 1e-9,
-                rail=rail.name,
-                boundary=rail.boundary,
-                method="counter" if rail.kind == "counter" else "integrated",
-                coverage=energy.coverage,
-                n_samples=energy.n_samples,
-                longest_gap_s=energy.longest_gap_s,
-                meter=self.meter.source,
-                flags=tuple(sorted((*energy.flags, *common))),
-            )
-            for rail, energy in energies.items()
+        return read_window(
+            self.meter,
+            self._samples[self._first_of(window.start_ns) :],
+            start_ns=window.start_ns,
+            end_ns=end_ns,
+            max_gap_s=self._max_gap_s,
+            flags=(*self._flags, *self._flags_of(window)),
         )
+
+    def _flags_of(self, window: Window) -> Iterator[str]:
+        """What happened to the clocks and to the sampler since the window's begin."""
+        yield from clock_flags(window.start_clocks, self._clocks())
+        if self._sampler and (self._sampler.restarted_ns or 0) > window.start_ns:
+            yield "sampler-restarted"
 
     def _first_of(self, start_ns: int) -> int:
         """Index of the first sample that a window of that begin looks at."""
@@ -218,38 +249,18 @@ def _probe(meter: Choice) -> MeterInfo | Missing:
     return Missing(why=info.absent) if info.absent else info
 
 
-def _integrate(
-    rail: Rail,
-    t_s: np.ndarray,
-    values: np.ndarray,
-    *,
-    end_s: float,
-    max_gap_s: float,
-) -> WindowEnergy:
-    """The energy of one rail between 0 and `end_s`."""
-    if rail.kind == "power":
-        return integrate_power(
-            t_s,
-            values,
-            start_s=0.0,
-            end_s=end_s,
-            max_gap_s=max_gap_s,
-            max_power_w=rail.max_power_w,
-            resolution_w=rail.resolution,
-            gain_error=rail.gain_error,
-            offset_error_w=rail.offset_error_w,
+def _idle_power(record: WindowRecord) -> tuple[IdlePower, ...] | Missing:
+    if isinstance(record.measured, Missing):
+        return record.measured
+    return tuple(
+        IdlePower(
+            power_w=reading.energy_j / (reading.coverage * reading.duration_s),
+            uncertainty_w=reading.uncertainty_j / (reading.coverage * reading.duration_s),
+            rail=reading.rail,
+            boundary=reading.boundary,
+            meter=reading.meter,
         )
-    return integrate_counter(
-        t_s,
-        values,
-        start_s=0.0,
-        end_s=end_s,
-        max_gap_s=max_gap_s,
-        max_power_w=rail.max_power_w,
-        wraps_at_j=rail.wraps_at_j,
-        resolution_j=rail.resolution,
-        update_s=rail.update_s,
-        gain_error=rail.gain_error,
+        for reading in record.measured
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedcore.energy import EnergyReading, Phase, PhaseRecord
+from fedcore.energy import EnergyReading, Phase, WindowRecord
 from fedcore.errors import ConfigError, MeterError
 from fedcore.plan import Choice
 from fedcore.types import Missing
@@ -51,7 +51,7 @@ def recorder(tmp_path: Path) -> Iterator[MakeRecorder]:
         one.close()
 
 
-def the_reading(record: PhaseRecord) -> EnergyReading:
+def the_reading(record: WindowRecord) -> EnergyReading:
     assert not isinstance(record.measured, Missing), record.measured
     (reading,) = record.measured
     return reading
@@ -69,7 +69,7 @@ def test_a_window_over_a_ramp_is_exact(recorder: MakeRecorder) -> None:
     """Trapezoids are exact on a line, wherever the jittered samples fall."""
     start_ns = time.monotonic_ns()
     meter = recorder((0.0, 5.0), (1000.0, 2005.0), start_mono_ns=start_ns)
-    phases: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
     with measured(meter, Phase.TRAIN, phases):
         time.sleep(0.5)
     (record,) = phases
@@ -88,8 +88,8 @@ def test_a_window_over_a_ramp_is_exact(recorder: MakeRecorder) -> None:
 def test_phases_nest_in_their_round(recorder: MakeRecorder) -> None:
     """At a steady 10 W, round minus phases is 10 W times what no phase covers: little."""
     meter = recorder(*STEADY)
-    phases: list[PhaseRecord] = []
-    around: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
+    around: list[WindowRecord] = []
     with measured(meter, Phase.IDLE, around):
         for phase in (Phase.ENCODE, Phase.TRAIN, Phase.DEFEND):
             with measured(meter, phase, phases):
@@ -107,7 +107,7 @@ def test_phases_nest_in_their_round(recorder: MakeRecorder) -> None:
 
 def test_windows_of_several_threads_overlap(recorder: MakeRecorder) -> None:
     meter = recorder(*STEADY, shared_by=3)
-    phases: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
 
     def work(delay_s: float) -> None:
         for _ in range(5):
@@ -128,7 +128,7 @@ def test_windows_of_several_threads_overlap(recorder: MakeRecorder) -> None:
 
 def test_a_window_ends_with_its_record_even_when_the_work_fails(recorder: MakeRecorder) -> None:
     meter = recorder(*STEADY)
-    phases: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
     with pytest.raises(ZeroDivisionError), measured(meter, Phase.TRAIN, phases):
         _ = 1 / 0
     assert the_reading(phases[0]).energy_j > 0
@@ -155,7 +155,7 @@ class FakeCounter:
 
 def test_a_counter_is_read_at_the_edges_of_its_window(tmp_path: Path) -> None:
     counter = FakeCounter(tmp_path, 262143000000)
-    phases: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
     with counter.recorder as recorder:
         for energy_uj in (4_000_000, 6_500_000):
             with measured(recorder, Phase.TRAIN, phases):
@@ -172,7 +172,7 @@ def test_a_counter_is_read_at_the_edges_of_its_window(tmp_path: Path) -> None:
 
 def test_a_sensor_that_vanishes_leaves_what_it_saw(tmp_path: Path) -> None:
     counter = FakeCounter(tmp_path, 1_000_000)
-    phases: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
     with counter.recorder as recorder:
         with measured(recorder, Phase.TRAIN, phases):
             time.sleep(0.05)
@@ -194,7 +194,7 @@ def test_a_sensor_that_vanishes_leaves_what_it_saw(tmp_path: Path) -> None:
 
 def test_a_killed_sampler_is_a_reason_and_not_an_exception(recorder: MakeRecorder) -> None:
     meter = recorder(*STEADY)
-    phases: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
     with measured(meter, Phase.TRAIN, phases):
         os.kill(sampler_pid(), signal.SIGKILL)
     with measured(meter, Phase.SUBMIT, phases):
@@ -208,7 +208,7 @@ def test_a_killed_sampler_is_a_reason_and_not_an_exception(recorder: MakeRecorde
 def test_a_suspended_sampler_leaves_a_gap(recorder: MakeRecorder) -> None:
     meter = recorder(*STEADY)
     pid = sampler_pid()
-    phases: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
     with measured(meter, Phase.TRAIN, phases):
         time.sleep(0.2)
         os.kill(pid, signal.SIGSTOP)
@@ -227,7 +227,7 @@ def test_a_silent_sampler_does_not_hold_up_the_work_and_may_come_back(
 ) -> None:
     meter = recorder(*STEADY)
     pid = sampler_pid()
-    phases: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
     os.kill(pid, signal.SIGSTOP)
     for _ in range(1000):  # only the first question waits, or this would take half an hour
         with measured(meter, Phase.TRAIN, phases):
@@ -272,7 +272,7 @@ def test_a_closed_recorder_says_so(recorder: MakeRecorder) -> None:
     pid = sampler_pid()
     meter.close()
     assert not psutil.pid_exists(pid)
-    phases: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
     with measured(meter, Phase.IDLE, phases):
         pass
     assert phases[0].measured == Missing(why="the recorder is closed")
@@ -325,7 +325,7 @@ def test_this_machine_without_a_sensor_says_so() -> None:
     with Recorder(shared_by=4) as recorder:
         if isinstance(recorder.meter, MeterInfo):
             pytest.skip(f"this machine has a sensor: {recorder.meter.source}")
-        phases: list[PhaseRecord] = []
+        phases: list[WindowRecord] = []
         with measured(recorder, Phase.TRAIN, phases):
             sum(range(200_000))
         assert not psutil.Process().children()  # nothing to sample, no process
@@ -339,7 +339,7 @@ def test_this_machine_without_a_sensor_says_so() -> None:
 
 
 def test_cpu_time_includes_children_that_have_ended() -> None:
-    phases: list[PhaseRecord] = []
+    phases: list[WindowRecord] = []
     burn = "import time\nwhile time.process_time() < 0.2: pass"
     with Recorder(meter=Choice(name="null"), energy_model="raspberry-pi-4b") as recorder:
         with measured(recorder, Phase.TRAIN, phases):

@@ -153,11 +153,18 @@ def a_load(kind: str, rng: np.random.Generator) -> Trace:
     return t_s, 5 + np.repeat(rng.normal(0, 1, len(t_s) // 20 + 1), 20)[: len(t_s)]
 
 
+def jittered(rng: np.random.Generator, begin_s: float, end_s: float) -> np.ndarray:
+    """Instants of the sampler at 10 Hz, as `hardware.sampler.next_instant_ns` draws them."""
+    gaps_s = 0.1 * rng.uniform(0.5, 1.5, math.ceil((end_s - begin_s) / 0.05))
+    at_s = begin_s + 0.1 * rng.random() + np.cumsum(gaps_s) - gaps_s[0]
+    return at_s[at_s < end_s]
+
+
 def ten_hz(rng: np.random.Generator, load: Trace) -> tuple[Trace, float]:
     """The load as a jittered sampler at 10 Hz sees it, and the energy it really had."""
     t_s, power_w = load
-    slots = np.arange(math.floor(t_s[-1] / 0.1))
-    at_s = np.concatenate([[0], (slots + rng.random(len(slots))) * 0.1, [t_s[-1]]])
+    at_s = jittered(rng, 0.0, t_s[-1])
+    at_s = np.concatenate([[0], at_s, [t_s[-1]]])
     true_j = float(np.sum((power_w[1:] + power_w[:-1]) / 2 * np.diff(t_s)))
     return (at_s, np.interp(at_s, t_s, power_w)), true_j
 
@@ -182,10 +189,8 @@ def test_a_phase_shorter_than_a_few_periods_has_an_honest_interval(busy_s: float
     rng = stream(0, "short", str(busy_s))
     covered = []
     for _ in range(500):
-        slots = rng.random() + np.arange(-4, math.ceil(busy_s / 0.1) + 4)
-        at_s = (slots + rng.random(len(slots))) * 0.1
         edges_s = [-1e-4, busy_s + 1e-4]
-        at_s = np.sort(np.append(at_s[at_s < edges_s[1]], edges_s))
+        at_s = np.sort(np.append(jittered(rng, -0.4, edges_s[1]), edges_s))
         at_w = np.where((at_s > 0) & (at_s < busy_s), 7.0, 3.0)
         seen = power((at_s, at_w), 0.0, busy_s, max_power_w=10.0)
         covered.append(abs(seen.energy_j - 7.0 * busy_s) <= seen.uncertainty_j)

@@ -1,4 +1,4 @@
-"""The sampler's instants: one in each slot, anywhere in it; and its lines, spoken by hand."""
+"""The sampler's instants: jittered so that nothing aliases; and its lines, spoken by hand."""
 
 from __future__ import annotations
 
@@ -10,33 +10,45 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fedcore.strict import parse
 from hardware.meters.base import MeterInfo
-from hardware.sampler import slot_instants_ns
+from hardware.sampler import next_instant_ns
 
 ROOT = Path(__file__).parents[2]
 PERIOD_NS = 100
 
 
-def test_each_slot_has_one_instant_anywhere_in_it() -> None:
-    start_ns = 12_345
-    instants = slot_instants_ns(start_ns, PERIOD_NS, random.Random(0))
-    seen = [next(instants)]
-    for _ in range(9_999):
-        seen.append(instants.send(seen[-1]))
-    slots, offsets = np.divmod(np.array(seen) - start_ns, PERIOD_NS)
-    np.testing.assert_array_equal(slots, np.arange(1, 10_001))
-    counts = np.bincount(offsets, minlength=PERIOD_NS)
+def instants(n: int) -> np.ndarray:
+    rng, seen = random.Random(0), [0]
+    for _ in range(n):
+        seen.append(next_instant_ns(seen[-1], now_ns=0, period_ns=PERIOD_NS, rng=rng))
+    return np.array(seen)
+
+
+def test_gaps_are_uniform_from_half_a_period_to_one_and_a_half() -> None:
+    gaps = np.diff(instants(10_000))
+    assert gaps.min() == PERIOD_NS // 2
+    assert gaps.max() == 3 * PERIOD_NS // 2 - 1
+    counts = np.bincount(gaps - gaps.min())
     # Chi-squared with 99 degrees of freedom: mean 99, standard deviation sqrt(198).
     assert np.sum((counts - 100) ** 2 / 100) < 99 + 6 * np.sqrt(198)
 
 
-def test_slots_that_were_missed_are_skipped() -> None:
-    instants = slot_instants_ns(0, PERIOD_NS, random.Random(0))
-    next(instants)
-    for late_ns in (151, 1_049, 1_050, 77_777):
-        assert instants.send(late_ns) // PERIOD_NS == late_ns // PERIOD_NS + 1
+@pytest.mark.parametrize("divisor", [1, 2, 5])
+def test_a_load_of_the_same_period_is_seen_at_independent_phases(divisor: int) -> None:
+    phases = np.exp(2j * np.pi * divisor * instants(10_000) / PERIOD_NS)
+    for lag in (1, 2, 3):
+        # A mean of 10 000 independent directions is .01 long.
+        assert abs(np.mean(phases[lag:] * phases[:-lag].conj())) < 0.04
+
+
+def test_an_instant_that_was_missed_is_now() -> None:
+    rng = random.Random(0)
+    assert next_instant_ns(0, now_ns=77_777, period_ns=PERIOD_NS, rng=rng) == 77_777
+    later = next_instant_ns(77_777, now_ns=77_778, period_ns=PERIOD_NS, rng=rng)
+    assert 50 <= later - 77_777 < 150  # and what was missed is not made up for
 
 
 def speak(meter: str, said: str) -> list[str]:
