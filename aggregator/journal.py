@@ -32,10 +32,8 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"{path}: {error.strerror}; nothing accepted is lost: "
-            "make room and start the same run again"
-        ) from error
+        again = "start the same run again (nothing accepted is lost)"
+        raise StorageError.of(path, error, then=again) from error
 
 
 class BlobFolder:

@@ -300,8 +300,9 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
+        advice = "make room" if "full" in str(error) else "put that right"
         raise StorageError(
-            f"{path}: {error}; nothing accepted is lost: make room and start the same run again"
+            f"{path}: {error}; nothing accepted is lost: {advice} and start the same run again"
         ) from error
 
 

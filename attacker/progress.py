@@ -75,7 +75,5 @@ class ProgressFile:
         try:
             yield
         except OSError as error:
-            raise StorageError(
-                f"{self._path}: {error.strerror}; make room, or name a folder that can be written, "
-                "and start the same attack again"
-            ) from error
+            again = "start the same attack again"
+            raise StorageError.of(self._path, error, then=again) from error

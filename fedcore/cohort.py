@@ -47,7 +47,10 @@ class PairSecrets:
             keys = json.loads(path.read_bytes())
             return cls(own_id, {o: ClientSecret(bytes.fromhex(k)) for o, k in keys.items()})
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{path}: no secrets shared with other clients ({error})") from error
+            raise ConfigError(
+                f"{path}: no secrets shared with other clients ({error}); expected the file that "
+                "`leakwatt` wrote for this client beside its shard; copy it again"
+            ) from error
 
     def write(self, path: Path) -> None:
         """Write them so that only their owner can read them."""

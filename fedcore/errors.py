@@ -18,6 +18,7 @@ The gRPC status is a plain name here; only `fedcore.wire` turns it into grpc.Sta
 from __future__ import annotations
 
 import enum
+import errno
 from typing import ClassVar
 
 __all__ = [
@@ -127,6 +128,31 @@ class StorageError(FedcoreError):
     """The disk did not take what was to be kept; nothing already accepted is lost."""
 
     status = "RESOURCE_EXHAUSTED"
+
+    @classmethod
+    def of(cls, path: object, error: OSError, *, then: str) -> StorageError:
+        """What the file system refused, with the advice that its reason asks for.
+
+        Args:
+            path: that was to be written.
+            error: of the operating system.
+            then: what to do afterwards ("start the same run again").
+        """
+        advice = _STORAGE_ADVICE.get(error.errno or 0, "put that right")
+        return cls(f"{path}: {error.strerror or error}; {advice} and {then}")
+
+
+_PERMIT = "allow this user to write there, or name another folder,"
+_MAKE_WAY = "move the file that stands where a folder must be, or name another folder,"
+_STORAGE_ADVICE = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: _PERMIT,
+    errno.EPERM: _PERMIT,
+    errno.EROFS: "name a folder on a disk that can be written",
+    errno.ENOTDIR: _MAKE_WAY,
+    errno.EEXIST: _MAKE_WAY,
+}
 
 
 class RunError(FedcoreError):

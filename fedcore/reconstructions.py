@@ -67,9 +67,7 @@ def write_reconstructions(folder: Path, answers: Sequence[Reconstruction], *, re
         _write_whole(folder / "reconstructions.npz", npz.getvalue())
         _write_whole(folder / "reconstructions.json", canonical_json(table) + b"\n")
     except OSError as error:
-        raise StorageError(
-            f"{folder}: {error.strerror}; make room and start the same attack again"
-        ) from error
+        raise StorageError.of(folder, error, then="start the same attack again") from error
 
 
 def read_reconstructions(folder: Path) -> tuple[Reconstruction, ...]:

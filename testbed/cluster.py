@@ -6,7 +6,6 @@ them all; starting the same run again goes on.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from typing import IO
 from fedcore.config import Experiment
 from fedcore.errors import RunError
 from fedcore.layout import PrivateFolder, RunFolder
+from testbed.locks import hold
 
 __all__ = ["Cluster", "Service"]
 
@@ -92,7 +92,7 @@ class Cluster:
     """
 
     def __init__(self, experiment: Experiment, run: RunFolder, private: PrivateFolder) -> None:
-        self._lock = _lock(run.root / "lock")
+        self._lock = hold(run.root / "lock")
         address_file = run.root / "aggregator.address"
         address_file.unlink(missing_ok=True)
         self.aggregator = Service(
@@ -196,21 +196,3 @@ class Cluster:
     def _stopped_on_purpose(self, service: Service) -> bool:
         """The aggregator ends with 1 when the run cannot go on; a signal gives a negative code."""
         return service is self.aggregator and (service.exit_code or 0) > 0
-
-
-def _lock(path: Path) -> IO[str]:
-    """Hold the folder as long as the returned file is open.
-
-    Raises:
-        RunError: somebody else holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise RunError(
-            f"{path.parent} is being run by another process; stop that one first"
-        ) from error
-    return file

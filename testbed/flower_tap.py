@@ -100,9 +100,8 @@ class GridTap:
             try:
                 self._write(sent, reply)
             except OSError as error:
-                raise StorageError(
-                    f"{self._folder}: {error.strerror}; make room, or take the tap out"
-                ) from error
+                again = "go on; or take the tap out"
+                raise StorageError.of(self._folder, error, then=again) from error
 
     def _write(self, sent: Any, reply: Any) -> None:
         round_ = _round_of(sent.content, otherwise=self._n_exchanges)

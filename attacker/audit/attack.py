@@ -19,6 +19,7 @@ from attacker.attacks.relaxed import RelaxedMatching
 from attacker.audit.inspection import first_line
 from attacker.audit.model import Model
 from attacker.audit.sent import Sent, Source
+from attacker.gradients import batch_size_of
 from fedcore.errors import AttackError, ConfigError
 from fedcore.nn.arrays import to_tensors
 from fedcore.nn.functional import gradient
@@ -95,10 +96,11 @@ class Attack:
         """
         sent = update if isinstance(update, Sent) else Sent(update)
         seen = _observation(sent, model)
+        told = _arrays(knowledge, seen)
         self._check(model, n_examples=sent.n_examples)
         (answer,) = self._attack.reconstruct(
             [seen],
-            [_arrays(knowledge, n_classes=model.spec.n_classes)],
+            [told],
             rng=stream(self._seed, "attack"),
             budget=self._budget,
             progress=progress,
@@ -164,13 +166,24 @@ def _digest(tensors: TensorMap) -> str:
     return digest.hexdigest()
 
 
-def _arrays(knowledge: Knowledge, *, n_classes: int) -> Knowledge:
-    """Lists as arrays."""
+def _arrays(knowledge: Knowledge, seen: Observation) -> Knowledge:
+    """Lists as arrays.
+
+    Raises:
+        ConfigError: a label is no class, or there are more or fewer than examples in the steps.
+    """
     if knowledge.labels is None:
         return knowledge
     labels = np.asarray(knowledge.labels, dtype=np.int64).reshape(-1)
+    n_classes, n_steps = seen.plan.model.n_classes, seen.plan.training.local_steps
     if not ((labels >= 0) & (labels < n_classes)).all():
         raise ConfigError(f"labels: got {labels.tolist()}, expected classes 0 to {n_classes - 1}")
+    expected = batch_size_of(seen) * n_steps
+    if len(labels) != expected:
+        raise ConfigError(
+            f"labels: got {len(labels)}, expected {expected} (batches of {batch_size_of(seen)}, "
+            f"local steps: {n_steps}); give as many, or correct the number of examples"
+        )
     return replace(knowledge, labels=labels)
 
 

@@ -1,5 +1,6 @@
 """What came of a cell, and the folder in which a study keeps it.
 
+    <folder>/lock                    names the process that runs the study, and is held by it
     <folder>/study.json              the study and the program that ran it last
     <folder>/cells/<digest>.json     one finished cell, written whole or not at all
     <folder>/networks/<digest>.*     trained weights, and what training them cost
@@ -10,22 +11,26 @@ nothing that it follows from has changed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
-from fedcore.errors import RunError, StorageError
+from fedcore.errors import ConfigError, RunError, StorageError
 from fedcore.strict import canonical_json, parse
 from fedcore.types import LeakageScore, Missing
 from testbed.findings import Attempt, Summary, summarise
+from testbed.locks import hold
 from testbed.metrics import METRICS
 from testbed.study.design import Cell, Study
 
 __all__ = ["NOT_RUN", "Outcome", "Picture", "StudyFolder", "TrainedNetwork"]
 
 _NOT_DONE = Missing(why="the cell has no scores")
+_AGAIN = "start the same study again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +126,18 @@ class StudyFolder:
         """The page."""
         return self.root / "index.html"
 
+    def hold(self) -> IO[str]:
+        """Keep every other process out as long as the returned file is open.
+
+        Raises:
+            RunError: another process runs a study here.
+            StorageError: the folder cannot be written.
+        """
+        try:
+            return hold(self.root / "lock")
+        except OSError as error:
+            raise StorageError.of(self.root, error, then=_AGAIN) from error
+
     def begin(self, study: Study, code: str) -> None:
         """Say what is run here.
 
@@ -135,7 +152,13 @@ class StudyFolder:
         Raises:
             RunError: none did.
         """
-        manifest = parse(_Manifest, self._table("study.json"), where=f"{self.root}/study.json")
+        if not (self.root / "study.json").exists():
+            raise RunError(
+                f"{self.root}: no study has run here; run it first (without --draw-only), or name "
+                "its folder by --out"
+            )
+        with self._reading("study.json"):
+            manifest = parse(_Manifest, self._table("study.json"), where="study.json")
         return manifest.study, manifest.code
 
     def outcome(self, cell: Cell, code: str) -> Outcome:
@@ -147,7 +170,8 @@ class StudyFolder:
         name = f"cells/{cell.digest(code)}.json"
         if not (self.root / name).exists():
             return NOT_RUN
-        return parse(Outcome, self._table(name)["outcome"], where=f"{self.root}/{name}")
+        with self._reading(name):
+            return parse(Outcome, self._table(name)["outcome"], where="outcome")
 
     def keep(self, cell: Cell, code: str, outcome: Outcome) -> None:
         """Write what came of a cell.
@@ -163,9 +187,9 @@ class StudyFolder:
         try:
             facts = self._table(f"networks/{digest}.json")
             weights = (self.root / f"networks/{digest}.safetensors").read_bytes()
-        except (RunError, OSError):
+            return TrainedNetwork(weights=weights, **facts)
+        except (OSError, ValueError, TypeError):
             return None
-        return TrainedNetwork(weights=weights, **facts)
 
     def keep_network(self, digest: str, network: TrainedNetwork) -> None:
         """Write a trained network, its facts last.
@@ -178,11 +202,26 @@ class StudyFolder:
         self._write(f"networks/{digest}.json", canonical_json(facts) + b"\n")
 
     def _table(self, name: str) -> dict[str, Any]:
-        try:
-            table: dict[str, Any] = json.loads((self.root / name).read_bytes())
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.root / name}: cannot be read ({error})") from error
+        table: dict[str, Any] = json.loads((self.root / name).read_bytes())
         return table
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Turn what is wrong with a file into one line.
+
+        Raises:
+            RunError: it cannot be read, or is damaged.
+        """
+        path = self.root / name
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+        except (ConfigError, ValueError, TypeError, LookupError) as error:
+            raise RunError(
+                f"{path}: damaged ({type(error).__name__}: {error}); delete it and {_AGAIN}: only "
+                "what is not there runs"
+            ) from error
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.root / name
@@ -192,6 +231,4 @@ class StudyFolder:
             beside.write_bytes(data)
             beside.replace(path)
         except OSError as error:
-            raise StorageError(
-                f"{path}: {error.strerror}; make room and start the same study again"
-            ) from error
+            raise StorageError.of(path, error, then=_AGAIN) from error

@@ -63,7 +63,8 @@ def run_study(
 
     Raises:
         ConfigError: the study asks first and nobody agreed; the message has its length.
-        StorageError: the disk is full.
+        RunError: another process runs a study in this folder, or a file there is damaged.
+        StorageError: the folder cannot be written, or its disk is full.
     """
     laboratory = Laboratory(roots=roots, folder=folder)
     cells = study.cells
@@ -89,14 +90,15 @@ def run_study(
             f"{file.name} is long: {len(open_cells)} cells to run, {_length(ahead)}; "
             "add --yes to start it"
         )
-    folder.begin(study, laboratory.code)
-    for n_before, i in enumerate(open_cells):
-        tell = _Telling(f"cell {len(cells) - len(open_cells) + n_before + 1} of {len(cells)}")
-        done[i] = _outcome(laboratory, cells[i], tell)
-        folder.keep(cells[i], laboratory.code, done[i])
-        rest = _length(left(open_cells[n_before + 1 :]))
-        _say(f"{tell.place}: {_summary(cells[i], done[i])}; left: {rest}")
-    return read_results(folder)
+    with folder.hold():
+        folder.begin(study, laboratory.code)
+        for n_before, i in enumerate(open_cells):
+            tell = _Telling(f"cell {len(cells) - len(open_cells) + n_before + 1} of {len(cells)}")
+            done[i] = _outcome(laboratory, cells[i], tell)
+            folder.keep(cells[i], laboratory.code, done[i])
+            rest = _length(left(open_cells[n_before + 1 :]))
+            _say(f"{tell.place}: {_summary(cells[i], done[i])}; left: {rest}")
+        return read_results(folder)
 
 
 def _outcome(laboratory: Laboratory, cell: Cell, tell: Told) -> Outcome:

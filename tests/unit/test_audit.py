@@ -254,6 +254,11 @@ def test_what_an_attack_cannot_do_is_refused_with_its_reason(images: Tensor) -> 
         Attack("dlg", labels="granted").run(update, model)
     with pytest.raises(ConfigError, match=r"labels: got \[10\], expected classes 0 to 9"):
         MATCHING.run(update, model, Knowledge(labels=[10]))
+    with pytest.raises(ConfigError, match="labels: got 2, expected 1 "):
+        MATCHING.run(update, model, Knowledge(labels=[0, 1]))
+    two_steps = Sent(update, kind="delta", n_examples=2, local_steps=2, learning_rate=0.1)
+    with pytest.raises(ConfigError, match="labels: got 2, expected 4"):
+        MATCHING.run(two_steps, model, Knowledge(labels=[0, 1]))
     with pytest.raises(ConfigError, match="did you mean 'peeling'"):
         Attack("peelin")
     no_readout = Person(head=nn.Sequential(nn.Linear(512, 10), nn.Tanh()))

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ pytest.importorskip("sklearn")
 from fedcore.types import Missing
 from testbed import cli
 from testbed.study.cells import Laboratory
-from testbed.study.results import StudyFolder
+from testbed.study.results import Outcome, StudyFolder
 from testbed.study.running import Results, read_results
 from testbed.study.strongest import twin_rows
 
@@ -51,6 +53,14 @@ data = ["elsewhere"]
 networks = ["mlp"]
 stages = ["init"]
 attacks = ["first-layer"]
+"""
+HOLDS = """
+import sys, time
+from pathlib import Path
+from testbed.locks import hold
+held = hold(Path(sys.argv[1]))
+print()
+time.sleep(60)
 """
 N_CELLS, N_REFUSED, N_MISSING = 10, 2, 2
 
@@ -226,3 +236,35 @@ def test_a_fault_of_one_attack_does_not_cost_the_others(ran, tmp_path, monkeypat
     assert "float division by zero" in results.folder.page.read_text()
     monkeypatch.undo()
     assert run(tmp_path) == 0
+
+
+def test_one_process_at_a_time_runs_a_study_and_a_killed_one_leaves_no_lock(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(Laboratory, "run", lambda self, cell, *, tell: Outcome(state="refused"))
+    with subprocess.Popen(
+        [sys.executable, "-uc", HOLDS, tmp_path / "out" / "lock"], stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        assert run(tmp_path) == 1
+        assert f"run by another process ({other.pid}); wait" in capsys.readouterr().err
+        assert run(tmp_path, "--draw-only") == 1  # it asks for no lock; there is nothing to draw
+        assert "no study has run here; run it first" in capsys.readouterr().err
+        other.kill()
+    assert run(tmp_path) == 0
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"outcome": {"state": "gone"}}'])
+def test_a_damaged_cell_is_named_with_what_to_do(ran, tmp_path, capsys, text) -> None:
+    cell, _ = ran[1].outcomes[0]
+    path = ran[1].folder.root / "cells" / f"{cell.digest(ran[1].code)}.json"
+    whole = path.read_bytes()
+    try:
+        path.write_text(text)
+        assert run(ran[0], "--draw-only") == 1
+    finally:
+        path.write_bytes(whole)
+    said = capsys.readouterr().err
+    assert f"{path}: damaged" in said
+    assert "delete it and start the same study again" in said
+    assert said.count("\n") == 1
