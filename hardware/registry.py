@@ -12,6 +12,7 @@ METERS: Registry[type[Meter]] = Registry(
     "meter",
     {
         "auto": "hardware.meters.auto:Auto",
+        "combined": "hardware.meters.combined:Combined",
         "csv-replay": "hardware.meters.csv_replay:CsvReplay",
         "null": "hardware.meters.null:Null",
         "perf": "hardware.meters.perf:Perf",

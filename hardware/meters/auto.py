@@ -1,35 +1,54 @@
-"""The first sensor that really reads here; where none does, every reason."""
+"""The sensors that really read here, where they measure apart; where none does, every reason."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import time
 from dataclasses import dataclass
 
+from fedcore.energy import Boundary
 from fedcore.errors import FedcoreError
 from fedcore.plan import Choice
 from fedcore.strict import build
-from hardware.meters.base import Clock, NoSensorError, OpenMeter, Sensor
+from hardware.meters.base import Clock, MeterInfo, NoSensorError, OpenMeter, Sensor
+from hardware.meters.combined import combine
 from hardware.meters.null import Null
 from hardware.registry import METERS, sensors
 
 __all__ = ["Auto", "open_sensor"]
 
+_APART = frozenset({Boundary.CPU_PACKAGE, Boundary.GPU_BOARD})  # all others hold one another
+
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(Sensor):
-    """Opens what it finds, so that `info` is that of the sensor, or of `null` with the reasons."""
+    """Opens what it finds, so that `info` is that of the sensor, or of `null` with the reasons.
+
+    It is the first sensor that reads, and beside it those that measure what none of the earlier
+    ones holds or is held by: a graphics card beside a processor, and nothing else.
+    """
 
     def open(self, *, now_ns: Clock = time.monotonic_ns) -> OpenMeter:
         """Try every sensor with one reading. Finding none is no error: it opens a null meter."""
         reasons = []
-        for name in sensors():
-            try:
-                return open_sensor(name, root=self.root, now_ns=now_ns)
-            except NoSensorError as error:
-                reasons.append(f"{name}: {error.what}")
-            except FedcoreError as error:
-                reasons.append(f"{name}: {error}")
+        found: list[OpenMeter] = []
+        with contextlib.ExitStack() as stack:
+            for name in sensors():
+                try:
+                    meter = open_sensor(name, root=self.root, now_ns=now_ns)
+                except FedcoreError as error:
+                    why = error.what if isinstance(error, NoSensorError) else error
+                    reasons.append(f"{name}: {why}")
+                    continue
+                if all(_are_apart(meter.info, other.info) for other in found):
+                    found.append(stack.enter_context(meter))
+                else:
+                    meter.close()
+            stack.pop_all()
+        if found:
+            return combine(found)
         return Null(why=f"no sensor reads here ({'; '.join(reasons)})").open(now_ns=now_ns)
 
 
@@ -46,3 +65,11 @@ def open_sensor(name: str, *, root: str, now_ns: Clock = time.monotonic_ns) -> O
         opened.close()
         raise NoSensorError(sample.fault, fix="look into `dmesg`")
     return opened
+
+
+def _are_apart(one: MeterInfo, other: MeterInfo) -> bool:
+    """Whether no joule can lie inside the measurements of both."""
+    return all(
+        a.boundary != b.boundary and {a.boundary, b.boundary} <= _APART
+        for a, b in itertools.product(one.rails, other.rails)
+    )

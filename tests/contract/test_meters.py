@@ -52,6 +52,12 @@ def _trace(folder: Path) -> dict[str, Any]:
 
 SETTINGS = {
     "auto": _powercap,
+    "combined": lambda folder: {
+        "meters": [
+            {"name": "rapl", "options": _powercap(folder)},
+            {"name": "csv-replay", "options": _trace(folder)},
+        ]
+    },
     "csv-replay": _trace,
     "null": lambda _: {},
     "perf": _software_events,
