@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from attacker.gradients import batch_size_of
 from fedcore.defences.base import chain
 from fedcore.errors import RunError
 from fedcore.plan import Choice
-from fedcore.types import Knowledge, Observation, Reconstruction
+from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
 __all__ = ["RoundSums", "round_sums"]
 
@@ -79,7 +80,9 @@ def round_sums(seen: Sequence[Observation], known: Sequence[Knowledge]) -> Round
             sums.failed.update(dict.fromkeys(behind, why))
             continue
         try:
-            _add(sums, _sum(clients), _together([known[i] for i in behind]), behind)
+            shares = [client.n_examples for client in clients]
+            told = _together([known[i] for i in behind], shares=shares)
+            _add(sums, _sum(clients), told, behind)
         except RunError as error:
             sums.failed.update(
                 dict.fromkeys(behind, f"only the sum could be attacked, and {error}")
@@ -126,8 +129,15 @@ def _sum(clients: Sequence[Observation]) -> Observation:
     )
 
 
-def _together(told: Sequence[Knowledge]) -> Knowledge:
-    """What is known about the examples of all clients, without saying whose they are."""
+def _together(told: Sequence[Knowledge], *, shares: Sequence[int]) -> Knowledge:
+    """What is known about the examples of all clients, without saying whose they are.
+
+    Labels have no step order: a sum that is attacked has one step.
+
+    Args:
+        told: about each client.
+        shares: how many examples each has.
+    """
     all_labels = [t.labels for t in told if t.labels is not None]
     all_trains = [t.encoded_input for t in told if t.encoded_input is not None]
     labels = np.concatenate(all_labels) if all_labels else None
@@ -138,6 +148,26 @@ def _together(told: Sequence[Knowledge]) -> Knowledge:
     return Knowledge(
         labels=labels,
         encoded_input=trains,
+        batch_statistics=_pooled([t.batch_statistics for t in told], shares=shares),
         auxiliary_inputs=told[0].auxiliary_inputs,
         auxiliary_labels=told[0].auxiliary_labels,
     )
+
+
+def _pooled(told: Sequence[TensorMap | None], *, shares: Sequence[int]) -> TensorMap | None:
+    """Mean and variance of each channel over the examples of all clients; None where not granted.
+
+    The variance within clients, and that of their means: exact.
+    """
+    granted = [statistics for statistics in told if statistics is not None]
+    if len(granted) < len(told):
+        return None
+    average = partial(np.average, axis=0, weights=shares)
+    pooled: dict[str, np.ndarray] = {}
+    for layer in (name.removesuffix(".mean") for name in granted[0] if name.endswith(".mean")):
+        means = np.stack([one[f"{layer}.mean"] for one in granted])
+        within = np.stack([one[f"{layer}.variance"] for one in granted])
+        mean = average(means)
+        pooled[f"{layer}.mean"] = mean.astype(np.float32)
+        pooled[f"{layer}.variance"] = average(within + (means - mean) ** 2).astype(np.float32)
+    return pooled

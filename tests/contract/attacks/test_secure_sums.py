@@ -14,7 +14,7 @@ from attacker.secure_sums import round_sums  # noqa: E402
 from fedcore.cohort import PairSecrets  # noqa: E402
 from fedcore.defences.secure_aggregation import SecureAggregation  # noqa: E402
 from fedcore.plan import Choice, ModelSpec, Training  # noqa: E402
-from fedcore.seeds import ClientSecret  # noqa: E402
+from fedcore.seeds import ClientSecret, stream  # noqa: E402
 from fedcore.types import Knowledge, Observation  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -115,3 +115,22 @@ def test_what_was_told_of_each_is_told_of_all(laboratory) -> None:
     assert known.encoded_input is not None
     assert known.labels.tolist() == [2, 5, 7]
     assert known.encoded_input[0, :, 0].tolist() == [2, 5, 7]
+
+
+def test_statistics_of_each_batch_become_those_of_all_examples(laboratory) -> None:
+    values = stream(0, "received").normal(size=(6, 3)) * (1, 2, 3)
+    parts = np.split(values, [1, 3])  # clients of one, two and three examples
+    seen = [
+        laboratory.victim(range(len(part)), model=RELU, client=client)
+        for client, part in enumerate(parts)
+    ]
+    told = [
+        Knowledge(batch_statistics={"norm.mean": p.mean(0), "norm.variance": p.var(0)})
+        for p in parts
+    ]
+    (known,) = round_sums(masked(seen), told).known
+    assert known.batch_statistics is not None
+    np.testing.assert_allclose(known.batch_statistics["norm.mean"], values.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(known.batch_statistics["norm.variance"], values.var(0), rtol=1e-5)
+    (known,) = round_sums(masked(seen), [*told[:2], Knowledge()]).known
+    assert known.batch_statistics is None
