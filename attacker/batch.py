@@ -176,7 +176,7 @@ class Batch:
 
     def by_victim(self, values: Tensor) -> np.ndarray:
         """[row, ...] -> [victim, restart, ...]."""
-        return values.numpy().reshape(len(self._tickets), self._restarts, *values.shape[1:])
+        return values.cpu().numpy().reshape(len(self._tickets), self._restarts, *values.shape[1:])
 
     def _evaluated(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         slopes, losses = self._slopes_and_losses(rows, *self._of_rows)

@@ -14,6 +14,7 @@ from math import prod
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 __all__ = [
     "Solved",
@@ -79,40 +80,107 @@ def received_by_conv(
     """
     n_channels, n_places = size[0], size[1] * size[2]
     left, singular, right = torch.linalg.svd(
-        _of_gradient(layer, weight, slopes, size=size), full_matrices=False
+        _of_gradient(layer, slopes, size=size), full_matrices=False
     )
     rank = int((singular > _RANK * singular[0]).sum())
     told = gradient.movedim(1, 0).reshape(n_channels, -1) @ left[:, :rank]
     if rank == n_places and singular[-1] > _SURE * singular[0]:
         return _solved((told / singular) @ right, size=size, rank=prod(size))
-    by_gradient = torch.kron(
-        torch.eye(n_channels).to(told), (singular[:, None] * right)[:rank].contiguous()
-    )
     known = ~outputs.flatten().isnan()
-    by_output = _of_output(layer, weight, size=size)[known]
     scales = [1 / slopes.norm().clamp(min=_TINY), 1 / weight.norm().clamp(min=_TINY)]
-    system = torch.cat([scales[0] * by_gradient, scales[1] * by_output])
+    system = _System(
+        layer=layer,
+        size=size,
+        of_places=scales[0] * (singular[:, None] * right)[:rank],
+        weight=scales[1] * weight,
+        known=known,
+    )
     values = torch.cat([scales[0] * told.flatten(), scales[1] * outputs.flatten()[known]])
     x, rank = _least_squares(system, values)
     return _solved(x, size=size, rank=rank)
 
 
-def _least_squares(system: Tensor, values: Tensor) -> tuple[Tensor, int]:
+@dataclass(frozen=True, kw_only=True)
+class _System:
+    """Equations for what a convolution received: of its gradient, then of its outputs.
+
+    Attributes:
+        layer: gives stride and padding.
+        size: of the input, (channel, height, width).
+        of_places: the gradient's, the same for every channel alone, [equation, place].
+        weight: [channel out, channel in, kernel, kernel].
+        known: which outputs there are, [channel out * output place].
+    """
+
+    layer: nn.Conv2d
+    size: tuple[int, ...]
+    of_places: Tensor
+    weight: Tensor
+    known: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        """What the equations say of an input [value, 1], [equation, 1]."""
+        outputs = self._convolve(x.reshape(1, *self.size)).flatten()
+        by_channel = x.reshape(self.size[0], -1) @ self.of_places.T
+        return torch.cat([by_channel.flatten(), outputs[self.known]])[:, None]
+
+    def back(self, values: Tensor) -> Tensor:
+        """The transpose: from [equation, 1] to [value, 1]."""
+        n = self.size[0] * len(self.of_places)
+        by_channel = values[:n].reshape(self.size[0], -1) @ self.of_places
+        outputs = torch.zeros(len(self.known)).to(values)
+        outputs[self.known] = values[n:, 0]
+        outputs = outputs.reshape(len(self.weight), *outputs_of(self.layer, self.size))
+        behind = slopes_behind_conv(self.layer, self.weight, outputs, size=self.size)
+        return (by_channel.flatten() + behind.flatten())[:, None]
+
+    def normal(self) -> Tensor:
+        """The system's transpose times itself, [value, value].
+
+        Two values meet in the outputs whose windows hold both: one small block per window.
+        """
+        n_places, n_values = self.of_places.shape[1], prod(self.size)
+        touched = _touched(self.layer, size=self.size)
+        channels = torch.arange(self.size[0])[:, None, None]
+        within = torch.where(touched > 0, channels * n_places + touched - 1, n_values).flatten(0, 1)
+        known = self.known.reshape(len(self.weight), 1, -1).to(self.weight)
+        weight = self.weight.flatten(1)
+        blocks = torch.einsum("oi,oj,owl->ijl", weight, weight, known)
+        found = torch.zeros(2 * (n_values + 1,), dtype=weight.dtype)  # the last is padding
+        found.index_put_((within[:, None], within[None]), blocks, accumulate=True)
+        alone = self.of_places.T @ self.of_places
+        for first in range(0, n_values, n_places):
+            found[first : first + n_places, first : first + n_places] += alone
+        return found[:n_values, :n_values]
+
+    def dense(self) -> Tensor:
+        """All equations, [equation, value]."""
+        by_channel = torch.kron(torch.eye(self.size[0]).to(self.weight), self.of_places)
+        ones = torch.eye(prod(self.size)).to(self.weight).reshape(-1, *self.size)
+        return torch.cat([by_channel, self._convolve(ones).flatten(1).T[self.known]])
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, stride=self.layer.stride, padding=self.layer.padding)
+
+
+def _least_squares(system: _System, values: Tensor) -> tuple[Tensor, int]:
     """The shortest solution, and the rank of the system.
 
     By the normal equations, twice, where they have a stable factor: much faster, and in float64
     as good for what float32 gradients can tell.
     """
-    factor, failed = torch.linalg.cholesky_ex(system.T @ system)
+    factor, failed = torch.linalg.cholesky_ex(system.normal())
     sizes = factor.diagonal()
     if not failed and sizes.min() > _RANK * sizes.max():
-        x = torch.zeros_like(system[:1]).T
+        x = torch.zeros(len(factor), 1).to(values)
         for _ in range(2):
-            x = x + torch.cholesky_solve(system.T @ (values[:, None] - system @ x), factor)
+            rest = values[:, None] - system.of(x)
+            half = torch.linalg.solve_triangular(factor, system.back(rest), upper=False)
+            x = x + torch.linalg.solve_triangular(factor.T, half, upper=True)
         return x, len(x)
-    if not len(system):
-        return torch.zeros(system.shape[1]).to(system), 0
-    found = torch.linalg.lstsq(system, values[:, None], rcond=_RANK, driver="gelsy")
+    if not len(values):
+        return torch.zeros(len(factor)).to(values), 0
+    found = torch.linalg.lstsq(system.dense(), values[:, None], rcond=_RANK, driver="gelsy")
     return found.solution, int(found.rank)
 
 
@@ -126,11 +194,9 @@ def slopes_behind_conv(
     layer: nn.Conv2d, weight: Tensor, slopes: Tensor, *, size: tuple[int, ...]
 ) -> Tensor:
     """The loss's slopes in what a convolution received, from those in its outputs."""
-    _, pull_back = torch.func.vjp(  # type: ignore[misc]  # three with has_aux alone
-        lambda x: F.conv2d(x, weight, stride=layer.stride, padding=layer.padding),
-        torch.zeros(size).to(weight),
-    )
-    behind: Tensor = pull_back(slopes)[0]
+    behind: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
+        (1, *size), weight, slopes[None], stride=layer.stride, padding=layer.padding
+    )[0]
     return behind
 
 
@@ -146,19 +212,26 @@ def n_entries(layer: nn.Conv2d, size: tuple[int, ...]) -> int:
     return prod(size) * (prod(size) + layer.out_channels * prod(outputs_of(layer, size)))
 
 
-def _of_gradient(
-    layer: nn.Conv2d, weight: Tensor, slopes: Tensor, *, size: tuple[int, ...]
-) -> Tensor:
+def _touched(layer: nn.Conv2d, *, size: tuple[int, ...]) -> Tensor:
+    """Which place each kernel value meets in each window, 1 and up; 0 is padding. [_, window]."""
+    places = torch.arange(1, 1 + size[1] * size[2], dtype=torch.float64)
+    picks = torch.eye(prod(layer.kernel_size)).to(places)
+    return (
+        F.conv2d(
+            places.reshape(1, 1, *size[1:]),
+            picks.reshape(-1, 1, *layer.kernel_size),
+            stride=layer.stride,
+            padding=layer.padding,
+        )[0]
+        .flatten(1)
+        .long()
+    )
+
+
+def _of_gradient(layer: nn.Conv2d, slopes: Tensor, *, size: tuple[int, ...]) -> Tensor:
     """Equations of every output channel and kernel value for one input channel, [_, place]."""
-    places = torch.eye(size[1] * size[2]).to(weight).reshape(-1, 1, *size[1:])
-    n_values = weight.shape[2] * weight.shape[3]
-    picks = torch.eye(n_values).to(weight).reshape(n_values, 1, *weight.shape[2:])
-    seen = F.conv2d(places, picks, stride=layer.stride, padding=layer.padding).flatten(2)
-    return torch.einsum("op,xkp->okx", slopes.flatten(1), seen).flatten(0, 1)
-
-
-def _of_output(layer: nn.Conv2d, weight: Tensor, *, size: tuple[int, ...]) -> Tensor:
-    """The convolution as a matrix, [output, input]."""
-    ones = torch.eye(prod(size)).to(weight).reshape(-1, *size)
-    outputs = F.conv2d(ones, weight, stride=layer.stride, padding=layer.padding)
-    return outputs.flatten(1).T
+    touched = _touched(layer, size=size)
+    shape = (len(slopes), *touched.shape)
+    sums = torch.zeros(*shape[:2], 1 + size[1] * size[2]).to(slopes)
+    sums.scatter_add_(2, touched.expand(shape), slopes.flatten(1)[:, None].expand(shape))
+    return sums[..., 1:].flatten(0, 1)

@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="for speed: compiled, too")
     parser.add_argument("--victims", type=int, default=20, help="for strength")
     parser.add_argument("--peer-victims", type=int, default=2, help="for strength")
+    parser.add_argument("--attack", choices=ATTACKS.names(), help="with its defaults, for strength")
     parser.add_argument("--choose", action="store_true", help="not on the victims")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -257,7 +258,8 @@ def strength(net: Net, examples: Examples, args: argparse.Namespace) -> dict[str
     """PSNR and CPU-seconds per victim, all of ours in one call, breaching's one by one."""
     weights = net.weights()
     seen = [net.observe(weights, examples, number) for number in range(args.victims)]
-    attack: Attack = build(ATTACKS, net.attack)
+    choice = Choice(name=args.attack) if args.attack else net.attack
+    attack: Attack = build(ATTACKS, choice)
     started_s = time.process_time()
     answers = attack.reconstruct(
         seen,
@@ -269,7 +271,7 @@ def strength(net: Net, examples: Examples, args: argparse.Namespace) -> dict[str
     )
     cpu_s = (time.process_time() - started_s) / len(seen)
     chosen = np.stack([answer.candidates[answer.chosen][0] for answer in answers])
-    found = {"ours_cpu_s": cpu_s} | _told(f"{net.attack.name}, {cpu_s:.2f} CPU-s", examples, chosen)
+    found = {"ours_cpu_s": cpu_s} | _told(f"{choice.name}, {cpu_s:.2f} CPU-s", examples, chosen)
     if args.breaching_python:
         few = examples.take(np.arange(args.peer_victims))
         peer = _peer(args.breaching_python, weights, few, probe=few.inputs[0], **net.peer)

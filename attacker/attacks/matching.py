@@ -130,6 +130,7 @@ class GradientMatching(Attack):
             was chosen stands in the certificate.
         patience: share of the budget without progress of any row of a search after which it ends;
             1 for never.
+        compiles: whether to compile the search (`attacker.recorded`): pays for long ones only.
     """
 
     name: ClassVar[str]
@@ -138,6 +139,7 @@ class GradientMatching(Attack):
     labels: LabelSource = "auto"
     adaptive: bool = True
     patience: float = 1.0
+    compiles: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.patience <= 1:
@@ -330,6 +332,7 @@ class GradientMatching(Attack):
             update=self.update(steps, plan.model, network_of),
             searched=searched,
             prior=self.prior if cases[0].belief.values else None,
+            compiles=self.compiles,
         )
 
     def _solve(
