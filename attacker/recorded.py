@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedcore.errors import AttackError
+
 __all__ = ["PLAIN_CALLS", "Recorded"]
 
 PLAIN_CALLS = 200  # recording takes as long as it saves in about so many calls
@@ -26,7 +28,8 @@ class Recorded:
         function: of a tensor, with tensors as results; what it does depends on the tensor's shape,
             never on its values or on anything that changes.
         compiles: whether to compile the recording, at once (`torch.compile`): half a minute and
-            more, for another third of the time.
+            more, for another third of the time. Then a call raises AttackError where this machine
+            cannot compile.
     """
 
     def __init__(self, function: Callable[[Tensor], Any], *, compiles: bool = False) -> None:
@@ -52,5 +55,24 @@ class Recorded:
         recording = make_fx(functools.partial(self._function))(x)  # a method's self counts there
         recording.graph.eliminate_dead_code()
         recording.recompile()
-        self._recording = torch.compile(recording) if self._compiles else recording
+        self._recording = _compiled(recording, x) if self._compiles else recording
         self._shape = x.shape
+
+
+def _compiled(recording: Callable[[Tensor], Any], x: Tensor) -> Callable[[Tensor], Any]:
+    """Compiled by a first call.
+
+    Raises:
+        AttackError: torch.compile cannot; most often no C++ compiler is installed.
+    """
+    compiled: Callable[[Tensor], Any] = torch.compile(recording)
+    try:
+        with torch.no_grad():
+            compiled(x)
+    except RuntimeError as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise AttackError(
+            f"compiles: torch.compile could not compile the search ({why}); it needs a C++ "
+            "compiler such as g++; install one, or set compiles = false"
+        ) from error
+    return compiled

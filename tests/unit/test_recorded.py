@@ -15,6 +15,7 @@ from attacker.inputs import input_view  # noqa: E402
 from attacker.local_steps import LocalSteps  # noqa: E402
 from attacker.objectives import cosine_distance  # noqa: E402
 from attacker.recorded import Recorded  # noqa: E402
+from fedcore.errors import AttackError  # noqa: E402
 from fedcore.nn.functional import gradient  # noqa: E402
 from fedcore.nn.models import build, initial_weights  # noqa: E402
 from fedcore.plan import EncodingSpec, ModelSpec, NeuronSpec  # noqa: E402
@@ -122,3 +123,16 @@ def test_a_search_is_recorded_once_that_pays() -> None:
     for _ in range(recorded.PLAIN_CALLS + 20):
         evaluate(torch.zeros(3))
     assert len(calls) == recorded.PLAIN_CALLS + 1  # the last one to record it
+
+
+def test_where_nothing_compiles_the_line_says_what_to_do(monkeypatch) -> None:
+    def broken(recording):
+        def call(x):
+            raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nmore")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    double = Recorded(lambda x: 2 * x, compiles=True)
+    with pytest.raises(AttackError, match=r"No working C\+\+ .* compiles = false"):
+        double(torch.ones(2))

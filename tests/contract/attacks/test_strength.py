@@ -177,6 +177,25 @@ def test_a_search_that_gets_no_further_ends(laboratory) -> None:
         laboratory.attack("dlg", [], iterations=1, patience=0.0)
 
 
+def test_a_compiled_search_finds_the_same(laboratory, monkeypatch) -> None:
+    compiled = []
+
+    def compile_eagerly(recording):
+        """As torch does, but without a compiler behind it."""
+        compiled.append(recording)
+        return recompile(recording, backend="eager")
+
+    recompile = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    seen = [laboratory.victim([0], model=ModelSpec())]
+    (plain,) = laboratory.attack("inverting-gradients", seen, iterations=30)
+    assert not compiled
+    (found,) = laboratory.attack("inverting-gradients", seen, iterations=30, compiles=True)
+    assert len(compiled) == 1
+    np.testing.assert_allclose(found.candidates, plain.candidates, atol=1e-3)
+    np.testing.assert_allclose(found.losses, plain.losses, rtol=1e-3)
+
+
 def test_inverting_gradients_adds_its_prior(laboratory) -> None:
     seen = [laboratory.victim([5], model=RELU)]
     free, smooth = (
