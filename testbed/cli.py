@@ -18,19 +18,21 @@ from testbed.commands import cluster, data, exposure, inspect, offline, runs, st
 
 __all__ = ["main"]
 
-_SERVICES = {
+_PROGRAMS = {
     "client": ("edge_client.cli", "take part as one client (on a board or in a container)"),
     "aggregator": ("aggregator.cli", "serve the rounds"),
     "attacker": ("attacker.cli", "watch the tap, or replay a journal, and invert updates"),
+    "meter": ("hardware.commands.meter", "watch watts, or measure what any command costs"),
 }
+"""Programs with a command line of their own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command and turn what it raises into one line and an exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments and arguments[0] in _SERVICES:
-            module = importlib.import_module(_SERVICES[arguments[0]][0])
+        if arguments and arguments[0] in _PROGRAMS:
+            module = importlib.import_module(_PROGRAMS[arguments[0]][0])
             return int(module.main(arguments[1:]))
         args = _parser().parse_args(arguments)
         return int(args.execute(args) or 0)
@@ -81,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print it and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     cluster.add_parsers(commands)
-    for name, (_, text) in _SERVICES.items():
+    for name, (_, text) in _PROGRAMS.items():
         commands.add_parser(name, help=text, add_help=False)  # handled before argparse
     data.add_parsers(commands)
     offline.add_parsers(commands)
