@@ -50,11 +50,13 @@ class _Tool(ABC):
     """Another tool around the command.
 
     Attributes:
-        name: of its package.
+        name: as people call it, and of its module.
+        package: that installs it.
         note: what its number is, by its source and documentation.
     """
 
     name: ClassVar[str]
+    package: ClassVar[str]
     note: ClassVar[str]
 
     @abstractmethod
@@ -67,13 +69,13 @@ class _Tool(ABC):
 
 
 class _CodeCarbon(_Tool):
-    name = "codecarbon"
-    note = "one reading per second; without a sensor a share of the processor's rated power"
+    name = package = "codecarbon"
+    note = "without a sensor a share of the processor's rated power, and constant watts of memory"
 
     def start(self) -> None:
-        package: Any = importlib.import_module("codecarbon")
+        module: Any = importlib.import_module("codecarbon")
         logging.getLogger("codecarbon").disabled = True
-        self._tracker = package.OfflineEmissionsTracker(
+        self._tracker = module.OfflineEmissionsTracker(
             country_iso_code="FRA",  # the joules do not depend on it
             measure_power_secs=1,
             save_to_file=False,
@@ -90,12 +92,12 @@ class _CodeCarbon(_Tool):
 
 
 class _Zeus(_Tool):
-    name = "zeus"
+    name = package = "zeus"
     note = "counters of processors and graphics cards; power at 10 Hz on a Jetson"
 
     def start(self) -> None:
-        package: Any = importlib.import_module("zeus.monitor")
-        self._monitor = package.ZeusMonitor()
+        module: Any = importlib.import_module("zeus.monitor")
+        self._monitor = module.ZeusMonitor()
         self._monitor.begin_window("command", sync_execution=False)
 
     def stop(self) -> dict[str, float]:
@@ -106,13 +108,13 @@ class _Zeus(_Tool):
 
 
 class _Jtop(_Tool):
-    name = "jtop"
+    name, package = "jtop", "jetson-stats"
     note = "its total power, twice a second; sums of rails may count a rail twice"
 
     def start(self) -> None:
-        package: Any = importlib.import_module("jtop")
+        module: Any = importlib.import_module("jtop")
         self._stack = contextlib.ExitStack()
-        self._board = self._stack.enter_context(package.jtop(interval=0.5))
+        self._board = self._stack.enter_context(module.jtop(interval=0.5))
         self._joules, self._is_over = 0.0, threading.Event()
         self._thread = threading.Thread(target=self._add_up)
         self._thread.start()
@@ -139,8 +141,8 @@ def _start_all() -> tuple[list[_Tool], dict[str, str]]:
         try:
             tool.start()
             started.append(tool)
-        except ModuleNotFoundError as error:
-            rows[kind.name] = f"           not installed: pip install {error.name}"
+        except ModuleNotFoundError:
+            rows[kind.name] = f"           not installed: pip install {kind.package}"
         except Exception as error:  # noqa: BLE001  # a stranger's package may raise anything
             rows[kind.name] = f"           cannot measure here: {_first_line(error)}"
     return started, rows
