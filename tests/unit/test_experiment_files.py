@@ -11,7 +11,8 @@ from fedcore.errors import ConfigError
 pytest.importorskip("torch")  # models and attacks are built to be checked
 
 from testbed import cli
-from testbed.experiment import check
+from testbed.experiment import check, load_checked
+from testbed.oddities import oddities, tell_oddities
 
 pytestmark = pytest.mark.torch
 
@@ -35,6 +36,7 @@ def test_every_shipped_experiment_resolves_and_checks(path: Path) -> None:
     check(experiment, where=path.name)
     assert isinstance(experiment, Experiment)
     assert len({experiment.run_id(arm) for arm in experiment.arms}) == len(experiment.arms)
+    assert not oddities(experiment)
 
 
 @pytest.mark.parametrize(
@@ -227,3 +229,26 @@ def test_what_only_the_command_meets_names_the_file_too(
     assert says in line
     assert line.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "training", "note"),
+    [
+        ('name = "fedavg"', 'update = "gradient"', "take 'fedsgd'"),
+        ('name = "fedavg"\noptions = { learning_rate = 1.0 }', 'update = "gradient"', ""),
+        ('name = "fedavg"', 'update = "delta"', ""),
+        ('name = "fedsgd"', 'update = "gradient"', ""),
+        ('name = "fedsgd"', 'update = "delta"', "take 'fedavg'"),
+        ('name = "fedprox"', 'update = "delta"\nlocal_steps = 2', "is 'fedavg'"),
+        ('name = "fedprox"', 'update = "delta"\nproximal_mu = 0.1', "second local step"),
+    ],
+)
+def test_an_odd_pair_is_told_and_not_refused(
+    strategy: str, training: str, note: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / WHERE
+    path.write_text(f'name = "mine"\n[strategy]\n{strategy}\n[training]\n{training}\n')
+    tell_oddities(load_checked(path), where=WHERE)
+    said = capsys.readouterr().err
+    assert note in said
+    assert said.count("\n") == bool(note)
