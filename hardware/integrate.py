@@ -11,15 +11,19 @@ The uncertainty is k = 2 (95 %) and combines, as a root of squares:
 * edges (power): a value that is up to u old shows P(t - a), 0 <= a <= u, or a mean of such. The
   samples then give the energy of a window that lies a earlier: a too much before the begin, a too
   little before the end, which no sample shows any more. Where the load in that unseen end was
-  among what all samples show, the error is at most u (max - min). A window no longer than u may
-  not have been seen at all: the rail drew something between 0 and its most;
+  among what all samples show, the error is at most u (max - min). A mean over u also hides swings
+  that are faster than u: those of a square wave of period u and amplitude A, which both ends cut
+  at a random phase, add a standard deviation of A u / sqrt(24). How strong they are, nobody
+  sees; power that never falls below 0 leaves A no more than its mean. A window no longer than u
+  may not have been seen at all: the rail drew something between 0 and its most;
 * sampling (power): what happened between the samples. Leaving out sample i changes the energy by
   its triangle d_i, and the two half-split integrals differ by the alternating sum of these. One
   difference may vanish by luck (|E_odd - E_even| / 2 held the truth in 60 % of simulated traces);
   the root of the sum of squares is steady. Where samples are independent (bursts shorter than the
-  period), E[d_i^2] is 1.5 times the variance that slot i adds to the energy (a triangle weighs its
-  corners 1, -1/2, -1/2); where jumps are resolved it is more. So sqrt(sum d_i^2 / 1.5) is at least
-  one standard deviation. It rests on m inner samples, and 2 (1 + 4/m) follows Student's t at 95 %.
+  period), E[d_i^2] is 1.5 times the variance that sample i adds to the energy (a triangle weighs
+  its corners 1, -1/2, -1/2); where jumps are resolved it is more. So sqrt(sum d_i^2 / 1.5) is at
+  least one standard deviation. It rests on m inner samples, and 2 (1 + 4/m) follows Student's t
+  at 95 %.
   Without an inner sample (m = 0) two edges at rest may enclose a burst: all that is known is that
   the power lay between 0 and the most that the rail can draw.
 """
@@ -104,6 +108,7 @@ def integrate_power(
             rounding_w * covered_s,
             sampling_j,
             update_s * float(np.ptp(pieces.v)),
+            2 * update_s * abs(energy_j / covered_s) / math.sqrt(24),
         ),
         coverage=coverage,
         n_samples=pieces.n_samples,

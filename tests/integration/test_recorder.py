@@ -14,14 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedcore.energy import EnergyReading, Phase, WindowRecord
+from fedcore.energy import EnergyReading, Phase, WindowRecord, net_energy
 from fedcore.errors import ConfigError, MeterError
 from fedcore.plan import Choice
 from fedcore.types import Missing
+from hardware.clocks import ClockOffsets
 from hardware.meters.base import MeterInfo
 from hardware.modelled import load_energy_model
+from hardware.sampler_keeper import SamplerKeeper
 from hardware.sampler_link import SamplerLink
-from hardware.window import Recorder, measured
+from hardware.window import Recorder, Window, measured
 
 PERIOD_S = 0.1  # a gap is three periods: long enough for a busy machine to keep up
 
@@ -55,6 +57,11 @@ def the_reading(record: WindowRecord) -> EnergyReading:
     assert not isinstance(record.measured, Missing), record.measured
     (reading,) = record.measured
     return reading
+
+
+def record_of(window: Window) -> WindowRecord:
+    assert window.record is not None
+    return window.record
 
 
 def sampler_pid() -> int:
@@ -134,6 +141,53 @@ def test_a_window_ends_with_its_record_even_when_the_work_fails(recorder: MakeRe
     assert the_reading(phases[0]).energy_j > 0
 
 
+def test_a_window_of_any_name_keeps_its_record(recorder: MakeRecorder) -> None:
+    meter = recorder(*STEADY)
+    with measured(meter, "epoch 3") as window:
+        assert window.record is None
+        time.sleep(0.05)
+    record = record_of(window)
+    assert record.name == "epoch 3"
+    assert the_reading(record).energy_j == pytest.approx(10 * record.duration_s)
+    with pytest.raises(MeterError, match="'epoch 3' is no open window"):
+        meter.end(window)
+
+
+def test_a_decorated_function_is_measured_each_time(recorder: MakeRecorder) -> None:
+    meter = recorder(*STEADY)
+    records: list[WindowRecord] = []
+
+    @measured(meter, "halve", records)
+    def halve(depth: int) -> int:
+        """Call itself: windows of one function nest."""
+        return 0 if depth == 0 else halve(depth // 2) + 1
+
+    assert halve(4) == 3
+    assert halve.__name__ == "halve"
+    assert [record.name for record in records] == ["halve"] * 4
+    starts = [record.start_mono_ns for record in records]
+    assert starts == sorted(starts, reverse=True)  # the innermost ends first
+    assert all(the_reading(record).energy_j > 0 for record in records)
+
+
+def test_idle_power_before_and_after(recorder: MakeRecorder) -> None:
+    """Where idle power rises by 1 W/s, the mean of both baselines is what lies between."""
+    meter = recorder((0.0, 5.0), (1000.0, 1005.0))
+    before = meter.baseline(0.3)
+    with measured(meter, "wait") as window:
+        time.sleep(0.3)
+    after = meter.baseline(0.3)
+    reading = the_reading(record_of(window))
+    net = net_energy(reading, before=before, after=after)
+    assert not isinstance(before.rails, Missing)
+    assert before.duration_s >= 0.3
+    assert before.rails[0].power_w == pytest.approx(5.2, abs=0.5)
+    assert net.energy_j == pytest.approx(0, abs=net.uncertainty_j)
+    assert net.uncertainty_j > reading.uncertainty_j
+    meter.close()
+    assert meter.baseline(0.0).rails == Missing(why="the recorder is closed")
+
+
 class FakeCounter:
     """A powercap tree with one package, and a recorder that samples it at window edges only."""
 
@@ -203,6 +257,70 @@ def test_a_killed_sampler_is_a_reason_and_not_an_exception(recorder: MakeRecorde
         assert record.measured == Missing(why="the sampler was killed by signal 9")
         assert not isinstance(record.modelled, Missing)
         assert record.duration_s > 0
+
+
+def test_a_killed_sampler_comes_back_with_a_gap(recorder: MakeRecorder) -> None:
+    meter = recorder(*STEADY)
+    first = sampler_pid()
+    with measured(meter, "all") as window:
+        time.sleep(0.2)
+        with measured(meter, "part"):
+            pass  # hands over what was sampled
+        os.kill(first, signal.SIGKILL)
+        deadline_s = time.monotonic() + 30
+        back = meter.begin("back")
+        while isinstance(meter.end(back).measured, Missing) and time.monotonic() < deadline_s:
+            back = meter.begin("back")
+            time.sleep(0.1)
+        with measured(meter, "after") as after:
+            time.sleep(0.3)
+    assert sampler_pid() != first
+    reading = the_reading(record_of(window))
+    assert {"sampler-restarted", "gap"} <= set(reading.flags)
+    assert 0 < reading.coverage < 1
+    assert reading.energy_j == pytest.approx(10 * reading.coverage * reading.duration_s)
+    reading = the_reading(record_of(after))
+    assert not {"sampler-restarted", "gap"} & set(reading.flags)
+    assert reading.energy_j == pytest.approx(10 * reading.duration_s)
+
+
+def test_a_sampler_that_dies_and_dies_is_not_started_more_often(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("t_s,VDD_IN\n0,10\n1000,10\n")
+    choice = Choice(name="csv-replay", options={"path": str(path)})
+    begin_s = time.monotonic()
+    keeper = SamplerKeeper(choice, period_s=PERIOD_S, restart_after_s=0.4)
+    killed = set()
+    while time.monotonic() < begin_s + 1.5:
+        for child in psutil.Process().children():
+            killed.add(child.pid)
+            child.kill()
+        time.sleep(0.01)
+    with pytest.raises(MeterError, match="the sampler was killed by signal 9"):
+        keeper.mark()
+    keeper.close()
+    assert 2 <= len(killed) <= 1 + (time.monotonic() - begin_s) / 0.4
+    assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize(
+    ("wall_s", "boot_s", "flag"), [(3600, 0, "clock-step"), (30, 30, "suspended")]
+)
+def test_what_the_clocks_did_is_a_flag(tmp_path: Path, wall_s: int, boot_s: int, flag: str) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("t_s,VDD_IN\n0,10\n1000,10\n")
+    now = [ClockOffsets(wall_ns=0, boot_ns=0)]
+    choice = Choice(name="csv-replay", options={"path": str(path)})
+    with Recorder(meter=choice, clocks=lambda: now[0]) as meter:
+        with measured(meter, "quiet") as quiet:
+            pass
+        with measured(meter, "disturbed") as disturbed:
+            now[0] = ClockOffsets(wall_ns=wall_s * 10**9, boot_ns=boot_s * 10**9)
+        with measured(meter, "after") as after:
+            pass
+    assert flag in the_reading(record_of(disturbed)).flags
+    for window in (quiet, after):
+        assert flag not in the_reading(record_of(window)).flags
 
 
 def test_a_suspended_sampler_leaves_a_gap(recorder: MakeRecorder) -> None:

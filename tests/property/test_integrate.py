@@ -15,6 +15,7 @@ from fedcore.seeds import stream
 from hardware.integrate import WindowEnergy, integrate_counter, integrate_power
 
 WRAP_J = 262143.328850  # of a real package counter
+GRID_J = 2e-3  # a jump of 10 W that lies anywhere in a step of the grid of 0.2 ms
 
 Trace = tuple[np.ndarray, np.ndarray]
 
@@ -165,8 +166,14 @@ def ten_hz(rng: np.random.Generator, load: Trace) -> tuple[Trace, float]:
     t_s, power_w = load
     at_s = jittered(rng, 0.0, t_s[-1])
     at_s = np.concatenate([[0], at_s, [t_s[-1]]])
-    true_j = float(np.sum((power_w[1:] + power_w[:-1]) / 2 * np.diff(t_s)))
-    return (at_s, np.interp(at_s, t_s, power_w)), true_j
+    return (at_s, np.interp(at_s, t_s, power_w)), float(counted(load)[-1])
+
+
+def counted(load: Trace) -> np.ndarray:
+    """The energy of a load since its begin, at each of its times."""
+    t_s, power_w = load
+    steps_j = (power_w[1:] + power_w[:-1]) / 2 * np.diff(t_s)
+    return np.concatenate([[0.0], np.cumsum(steps_j)])
 
 
 @pytest.mark.parametrize("kind", ["bursts", "steps", "sine", "walk", "noise"])
@@ -232,6 +239,63 @@ def test_rounding_of_a_steady_load_is_covered() -> None:
         )
         covered.append(abs(seen.energy_j - level_w * 4.9) <= seen.uncertainty_j)
     assert np.mean(covered) >= 0.95
+
+
+def late(rng: np.random.Generator, load: Trace, update_s: float) -> np.ndarray:
+    """What a sensor shows that lags by some share of its update: old, held, or a running mean."""
+    t_s, power_w = load
+    kind = rng.integers(3)
+    if kind == 0:
+        return np.interp(t_s - update_s * rng.random(), t_s, power_w)
+    if kind == 1:
+        phase = rng.random()
+        return np.interp((np.floor(t_s / update_s + phase) - phase) * update_s, t_s, power_w)
+    counted_j = counted(load)
+    begin_s = np.maximum(t_s - update_s, t_s[0])
+    length_s = np.maximum(t_s - begin_s, 1e-9)
+    return (counted_j - np.interp(begin_s, t_s, counted_j)) / length_s
+
+
+@pytest.mark.parametrize("kind", ["bursts", "steps", "sine", "walk", "noise"])
+@pytest.mark.parametrize("update_s", [0.1, 0.5, 1.0])
+def test_the_age_of_a_power_is_covered(kind: str, update_s: float) -> None:
+    """A window cut out of a load whose sensor lags: what it shows belongs to an earlier one."""
+    rng = stream(0, "late", kind, str(update_s))
+    covered = []
+    for _ in range(200):
+        load = a_load(kind, rng)
+        t_s = load[0]
+        shown_w = late(rng, load, update_s)
+        start_s, end_s = np.sort(rng.uniform(min(update_s, t_s[-1] / 2), t_s[-1], 2))
+        at_s = np.append(jittered(rng, max(0.0, start_s - 0.3), end_s), [start_s - 1e-4, end_s])
+        at_s.sort()
+        seen = integrate_power(
+            at_s,
+            np.interp(at_s, t_s, shown_w),
+            start_s=start_s,
+            end_s=end_s,
+            max_gap_s=1.0,
+            max_power_w=20.0,
+            update_s=update_s,
+        )
+        true_j = float(np.diff(np.interp([start_s, end_s], t_s, counted(load)))[0])
+        covered.append(abs(seen.energy_j - true_j) <= seen.uncertainty_j + GRID_J)
+    assert np.mean(covered) >= 0.95
+
+
+def test_a_window_that_a_slow_sensor_never_saw_states_what_it_could_have_been() -> None:
+    """0.3 s of work at 9 W under a sensor that is 1 s late: it shows the 3 W of before."""
+    at_s = np.arange(-0.3, 0.35, 0.05)
+    seen = integrate_power(
+        at_s,
+        np.full_like(at_s, 3.0),
+        start_s=0.0,
+        end_s=0.3,
+        max_gap_s=1.0,
+        max_power_w=10.0,
+        update_s=1.0,
+    )
+    assert abs(seen.energy_j - 9 * 0.3) <= seen.uncertainty_j
 
 
 def test_an_old_counter_value_is_covered() -> None:
