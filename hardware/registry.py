@@ -17,6 +17,7 @@ METERS: Registry[type[Meter]] = Registry(
         "null": "hardware.meters.null:Null",
         "perf": "hardware.meters.perf:Perf",
         "rapl": "hardware.meters.rapl:Rapl",
+        "rpi5": "hardware.meters.rpi5:Rpi5",
     },
 )
 

@@ -15,6 +15,7 @@ from fedcore.energy import Boundary
 from fedcore.plan import Choice
 from fedcore.strict import build, canonical_json, parse
 from hardware.meters.base import MeterInfo, NoSensorError, OpenMeter
+from hardware.meters.rpi5 import RAILS
 from hardware.registry import METERS, sensors
 
 
@@ -50,6 +51,17 @@ def _trace(folder: Path) -> dict[str, Any]:
     return {"path": str(folder / "trace.csv")}
 
 
+def _pmic(folder: Path) -> dict[str, Any]:
+    (folder / "proc/device-tree").mkdir(parents=True)
+    (folder / "proc/device-tree/model").write_text("Raspberry Pi 5 Model B Rev 1.1\0")
+    lines = [f"{rail}_A current(0)=0.25A\n{rail}_V volt(1)=1.5V" for rail in RAILS]
+    program = folder / "usr/bin/vcgencmd"
+    program.parent.mkdir(parents=True)
+    program.write_text("\n".join(["#!/bin/sh", "cat <<END", *lines, "END", ""]))
+    program.chmod(0o755)
+    return {"root": str(folder)}
+
+
 SETTINGS = {
     "auto": _powercap,
     "combined": lambda folder: {
@@ -62,6 +74,7 @@ SETTINGS = {
     "null": lambda _: {},
     "perf": _software_events,
     "rapl": _powercap,
+    "rpi5": _pmic,
 }
 
 
