@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -18,12 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aggregator.journal import storing
+from aggregator.metrics import families_of
 from aggregator.rpc import start_server
 from aggregator.server import Aggregator, ServerOptions
 from fedcore.errors import FedcoreError
 from fedcore.health import Pulse
 from fedcore.layout import RunFolder
 from fedcore.logs import start_logging
+from fedcore.prometheus import serve_metrics
 from fedcore.wire.channel import CertFiles
 
 __all__ = ["main"]
@@ -52,7 +55,13 @@ async def _serve(args: argparse.Namespace) -> int:
     )
     run = RunFolder(args.run)
     aggregator = Aggregator(run, options=options, pulse=Pulse(args.pulse))
-    with contextlib.closing(aggregator):
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(contextlib.closing(aggregator))
+        if args.metrics:
+            run_ids = tuple(map(aggregator.experiment.run_id, aggregator.experiment.arms))
+            families = functools.partial(families_of, run.store_file, run_ids)
+            at = opened.enter_context(serve_metrics(args.metrics, families))
+            log.info("metrics", extra={"address": at})
         certs = CertFiles.of(args.certs, "aggregator")
         server, address = await start_server(aggregator, certs=certs, listen=args.listen)
         try:
@@ -126,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         default=10.0,
         help="wait so long at the end for clients and watchers that do not move (%(default)s)",
     )
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="answer Prometheus there (nowhere)")
     parser.add_argument("--pulse", type=Path, help="file to touch while the service works")
     parser.add_argument("--log", type=Path, help="log to this file instead of stderr")
     parser.add_argument("--verbose", action="store_true", help="log everything")

@@ -1,6 +1,6 @@
 """What the store holds, read back as facts. The report and the tap read it through here.
 
-Tables (schema version 1; times are Unix time in ns; `run_id`, `round`, `client_id` are the ticket):
+Tables (schema version 2; times are Unix time in ns; `run_id`, `round`, `client_id` are the ticket):
 
     runs         run_id, arm, started_wall_ns, finished_wall_ns (NULL while it goes on)
     plans        run_id, round, plan (the canonical JSON that was sent), digest, weights,
@@ -12,7 +12,7 @@ Tables (schema version 1; times are Unix time in ns; `run_id`, `round`, `client_
     audit        wall_ns, peer (who the certificate says it is), claimed (ticket or call), reason,
                  message: one row per refusal
     reports      run_id, round, client_id, attempt, clock_offset_s, clock_uncertainty_s,
-                 machine_card, received_wall_ns
+                 machine_card, surroundings (JSON or null), received_wall_ns
     phases       run_id, round, client_id, attempt, position, phase, start_mono_ns, duration_s,
                  cpu_s, measured, modelled (JSON; {"why": ...} where the value is missing)
     evaluations  run_id, round, client_id, attempt, n_correct, n_examples, mean_loss (NULL: not
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedcore.energy import DIVERGED, Evaluation, PhaseRecord, PhaseReport
+from fedcore.energy import DIVERGED, Evaluation, PhaseRecord, PhaseReport, Surroundings
 from fedcore.errors import RunError
 from fedcore.plan import RoundPlan
 from fedcore.strict import parse
@@ -53,7 +53,7 @@ __all__ = [
     "check_version",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # A client that evaluates a round again (another attempt) counts once, with its latest answer.
 _CONNECTED = """
@@ -295,6 +295,7 @@ class StoreReader:
                 clock_offset_s=row["clock_offset_s"],
                 clock_uncertainty_s=row["clock_uncertainty_s"],
                 machine_card=row["machine_card"],
+                surroundings=_surroundings(row["surroundings"]),
             )
             for row in rows
         ]
@@ -385,3 +386,8 @@ def _phase(row: Mapping[str, Any]) -> PhaseRecord:
         "modelled": json.loads(row["modelled"]),
     }
     return parse(PhaseRecord, table, where="stored phase")
+
+
+def _surroundings(text: str) -> Surroundings | None:
+    table = json.loads(text)
+    return None if table is None else parse(Surroundings, table, where="stored surroundings")

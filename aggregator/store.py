@@ -55,7 +55,7 @@ CREATE TABLE audit (
 CREATE TABLE reports (
     run_id TEXT NOT NULL, round INTEGER NOT NULL, client_id TEXT NOT NULL,
     attempt INTEGER NOT NULL, clock_offset_s REAL NOT NULL, clock_uncertainty_s REAL NOT NULL,
-    machine_card TEXT NOT NULL, received_wall_ns INTEGER NOT NULL,
+    machine_card TEXT NOT NULL, surroundings TEXT NOT NULL, received_wall_ns INTEGER NOT NULL,
     PRIMARY KEY (run_id, round, client_id, attempt)
 );
 CREATE TABLE phases (
@@ -193,12 +193,13 @@ class Store(StoreReader):
         key = (*_columns(report.ticket), report.attempt)
         with self._transaction():
             added = self._db.execute(
-                "INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *key,
                     report.clock_offset_s,
                     report.clock_uncertainty_s,
                     report.machine_card,
+                    _json(report.surroundings),
                     self._wall_ns(),
                 ),
             ).rowcount

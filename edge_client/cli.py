@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
 import platform
@@ -56,6 +57,7 @@ def _take_part(config: ClientConfig) -> None:
     from fedcore.cohort import PairSecrets
     from fedcore.data.shards import read_shard
     from fedcore.health import Pulse
+    from fedcore.prometheus import PhaseTotals, serve_metrics
     from fedcore.seeds import ClientSecret
     from fedcore.wire.channel import CertFiles
     from fedcore.wire.messages import Hello
@@ -88,7 +90,8 @@ def _take_part(config: ClientConfig) -> None:
             hello=hello,
             pulse=Pulse(Path(config.pulse) if config.pulse else None),
         ) as link:
-            Client(
+            totals = PhaseTotals()
+            client = Client(
                 name=config.name,
                 link=link,
                 shard=shard,
@@ -98,7 +101,13 @@ def _take_part(config: ClientConfig) -> None:
                 recorder=recorder,
                 card_digest=digest(card),
                 peers=peers,
-            ).run()
+                baseline_s=config.baseline_s,
+                on_report=totals.add,
+            )
+            with contextlib.ExitStack() as opened:
+                if config.metrics:
+                    opened.enter_context(serve_metrics(config.metrics, totals.families))
+                client.run()
 
 
 def _versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,11 +19,20 @@ from edge_client.backends.base import Backend
 from edge_client.rpc import Link, Order, Overtaken
 from edge_client.vault import Truth, Vault
 from fedcore.cohort import Cohort, PairSecrets
+from fedcore.conditions import Conditions
 from fedcore.data.encodings import encode
 from fedcore.data.shards import Shard
 from fedcore.defences.base import chain
 from fedcore.defences.noise import NoiseSource, SystemNoise
-from fedcore.energy import DIVERGED, Evaluation, Phase, PhaseReport, WindowRecord
+from fedcore.energy import (
+    DIVERGED,
+    Baseline,
+    Evaluation,
+    Phase,
+    PhaseReport,
+    Surroundings,
+    WindowRecord,
+)
 from fedcore.errors import ConfigError, Refusal, UpdateError
 from fedcore.plan import RoundPlan, Training
 from fedcore.seeds import ClientSecret
@@ -31,6 +40,7 @@ from fedcore.tensors import unpack_weights
 from fedcore.types import Missing, Ticket, Update
 from fedcore.update_blob import pack_update
 from fedcore.wire.messages import UploadHeader
+from hardware.conditions import read_conditions
 from hardware.window import Recorder, measured
 
 __all__ = ["Client", "choose_batches"]
@@ -40,11 +50,16 @@ log = logging.getLogger(__name__)
 _EVALUATION_BATCH = 256  # bounds memory, not the result
 
 
+def _ignore(_: PhaseReport) -> None:
+    """Nobody watches."""
+
+
 @dataclass(kw_only=True)
 class _Work:
     """What was computed for one plan: kept, so that being asked again costs a resend only."""
 
     plan_digest: str
+    conditions: Conditions
     body: bytes = field(default=b"", repr=False)
     sha256: str = ""
     evaluation: Evaluation | None = None
@@ -59,6 +74,10 @@ class Client:
         name: its id, as in its certificate.
         card_digest: of the machine card in the handshake.
         peers: what it shares with each other client; None where no plan asks for it.
+        baseline_s: how long to measure the idle power, before the first round and after the last;
+            0 for not at all.
+        conditions: tells how hot and how fast the machine is.
+        on_report: is handed every report that was sent.
     """
 
     name: str
@@ -70,6 +89,10 @@ class Client:
     recorder: Recorder
     card_digest: str
     peers: PairSecrets | None = None
+    baseline_s: float = 0.0
+    conditions: Callable[[], Conditions] = read_conditions
+    on_report: Callable[[PhaseReport], None] = _ignore
+    _baselines: list[Baseline] = field(default_factory=list, init=False)
     _work: _Work | None = field(default=None, init=False)
 
     def run(self) -> None:
@@ -79,6 +102,7 @@ class Client:
             HandshakeError: the aggregator refuses this client.
             StorageError: a batch's truth could not be sealed; its update was not sent.
         """
+        self._measure_idling()
         while True:
             phases: list[WindowRecord] = []
             with measured(self.recorder, Phase.IDLE, phases):
@@ -111,12 +135,14 @@ class Client:
             self._work.phases.extend(phases)
         if order.plan.train:
             self._submit(order, self._work)
+        else:
+            self._measure_idling()  # the last round only evaluates
         self._report(order, self._work)
 
     def _compute(self, order: Order, phases: list[WindowRecord]) -> _Work:
         """From the global weights to the bytes of the answer, whose truth is sealed by then."""
         plan = order.plan
-        work = _Work(plan_digest=order.plan_digest, phases=phases)
+        work = _Work(plan_digest=order.plan_digest, conditions=self.conditions(), phases=phases)
         with self._phase(Phase.RECEIVE, order, work):
             self.backend.load(plan, self._weights(order))
         if plan.evaluate:
@@ -176,17 +202,25 @@ class Client:
 
     def _report(self, order: Order, work: _Work) -> None:
         clock = self.link.clock_offset()
-        self.link.report(
-            PhaseReport(
-                ticket=self._ticket(order.plan),
-                attempt=order.attempt,
-                phases=tuple(record.as_phase() for record in work.phases),
-                evaluation=work.evaluation,
-                clock_offset_s=clock.offset_s,
-                clock_uncertainty_s=clock.uncertainty_s,
-                machine_card=self.card_digest,
-            )
+        report = PhaseReport(
+            ticket=self._ticket(order.plan),
+            attempt=order.attempt,
+            phases=tuple(record.as_phase() for record in work.phases),
+            evaluation=work.evaluation,
+            clock_offset_s=clock.offset_s,
+            clock_uncertainty_s=clock.uncertainty_s,
+            machine_card=self.card_digest,
+            surroundings=Surroundings(
+                start=work.conditions, end=self.conditions(), baselines=tuple(self._baselines)
+            ),
         )
+        self.link.report(report)
+        self.on_report(report)
+        self._baselines.clear()
+
+    def _measure_idling(self) -> None:
+        if self.baseline_s:
+            self._baselines.append(self.recorder.baseline(self.baseline_s))
 
     @contextlib.contextmanager
     def _phase(self, phase: Phase, order: Order, work: _Work) -> Iterator[None]:

@@ -42,8 +42,10 @@ class ClientConfig:
         meter: registered meter and its options; "auto" takes the first that really reads.
         period_s: mean time between the meter's samples.
         energy_model: table that prices CPU time.
+        baseline_s: how long to measure the idle power before the first round and after the last.
         shared_by: clients that share this host's meter.
         peers: file with the secrets that it shares with each other client; "" for none.
+        metrics: HOST:PORT where Prometheus is answered; "" for nowhere.
         pulse: file touched at every answered heartbeat, for a health check; "" for none.
         log: file for the log; "" is standard error.
         verbose: whether debug lines are logged too.
@@ -62,8 +64,10 @@ class ClientConfig:
     meter: Choice = field(default_factory=lambda: Choice(name="auto"))
     period_s: float = 0.1
     energy_model: str = "generic-x86-thread"
+    baseline_s: float = 0.0
     shared_by: int = 1
     peers: str = ""
+    metrics: str = ""
     pulse: str = ""
     log: str = ""
     verbose: bool = False
@@ -79,6 +83,8 @@ class ClientConfig:
             raise ConfigError(f"threads must be >= 0; got {self.threads}")
         if not self.period_s > 0:
             raise ConfigError(f"period_s must be > 0; got {self.period_s}")
+        if not self.baseline_s >= 0:
+            raise ConfigError(f"baseline_s must be >= 0; got {self.baseline_s}")
         if self.shared_by < 1:
             raise ConfigError(f"shared_by must be >= 1; got {self.shared_by}")
 
@@ -151,7 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--meter-option", action="append", metavar="KEY=VALUE", help="may be repeated")
     add("--period-s", type=float, metavar="S", help="mean time between samples (0.1)")
     add("--energy-model", metavar="NAME", help="table that prices CPU time (generic-x86-thread)")
+    add("--baseline-s", type=float, metavar="S", help="of idling, at begin and end (0: none)")
     add("--shared-by", type=int, metavar="N", help="clients that share this host's meter (1)")
+    add("--metrics", metavar="HOST:PORT", help="answer Prometheus there (nowhere)")
     add("--pulse", metavar="FILE", help="touched at every answered heartbeat (none)")
     add("--log", metavar="FILE", help="log file (standard error)")
     add("-v", "--verbose", action="store_true", help="log debug lines too")

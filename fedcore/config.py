@@ -131,15 +131,20 @@ class HardwareConfig:
         meter: registered meter, or "auto" for the first that really reads here.
         period_s: mean time between samples.
         energy_model: table that prices CPU time where nothing measures.
+        baseline_s: how long each client measures its idle power, before its first round and after
+            the last one; 0 for not at all, and then no net energy.
     """
 
     meter: Choice = field(default_factory=lambda: Choice(name="auto"))
     period_s: float = 0.1
     energy_model: str = "generic-x86-thread"
+    baseline_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.period_s > 0:
             raise ConfigError(f"period_s must be > 0; got {self.period_s}")
+        if not self.baseline_s >= 0:
+            raise ConfigError(f"baseline_s must be >= 0; got {self.baseline_s}")
 
 
 @dataclass(frozen=True, kw_only=True)

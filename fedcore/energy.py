@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from fedcore.conditions import Conditions
 from fedcore.errors import MeterError
 from fedcore.types import Missing, Ticket
 
@@ -22,6 +23,7 @@ __all__ = [
     "Phase",
     "PhaseRecord",
     "PhaseReport",
+    "Surroundings",
     "WindowRecord",
     "net_energy",
 ]
@@ -306,6 +308,22 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What else to know about one client's round.
+
+    Attributes:
+        start: when its plan came.
+        end: when it was reported.
+        baselines: idle powers measured since the last report: before the first round, and after
+            the last one.
+    """
+
+    start: Conditions
+    end: Conditions
+    baselines: tuple[Baseline, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhaseReport:
     """What a client says about its round after the acknowledgement; sending it twice is harmless.
 
@@ -317,6 +335,7 @@ class PhaseReport:
         clock_offset_s: aggregator's wall clock minus the client's, in s.
         clock_uncertainty_s: half the best round trip.
         machine_card: digest of the card sent in the handshake.
+        surroundings: of the machine; None where the client does not look.
     """
 
     ticket: Ticket
@@ -326,3 +345,4 @@ class PhaseReport:
     clock_offset_s: float
     clock_uncertainty_s: float
     machine_card: str
+    surroundings: Surroundings | None = None

@@ -6,26 +6,32 @@ numbers, host and user names are never read.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from fedcore.conditions import Conditions
 from fedcore.strict import digest, to_table
 from fedcore.types import Missing
+from hardware.conditions import read_conditions
 from hardware.meters.base import MeterInfo
-from hardware.sysfs import parse_cpus, read_line
+from hardware.sysfs import parse_cpus, read_line, read_parsed
 
 __all__ = ["FrequencyPolicy", "Limits", "MachineCard", "read_card"]
 
-T = TypeVar("T")
-
 _WHEELS = ("leakwatt", "torch", "numpy", "grpcio", "protobuf", "onnxruntime", "lava-nc", "lava-dl")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_LOWEST_C = -55.0  # below it a thermal zone says that its engine is off (Jetson: -256)
+_FIRMWARE = (
+    "etc/nv_tegra_release",
+    "proc/device-tree/chosen/bootloader/version",
+    "sys/class/dmi/id/bios_version",
+)
+_POWER_MODE = ("var/lib/nvpmodel/status", "sys/firmware/acpi/platform_profile")
 _CGROUP_V1_NO_LIMIT = 2**62
 
 
@@ -62,19 +68,23 @@ class MachineCard:
     """One machine at one instant.
 
     Attributes:
+        host: the same for all that run on one machine since it started, and tells nothing else.
         board: model by the device tree, or by the firmware (DMI).
+        firmware: release of the Jetson's, the Raspberry Pi's boot loader, or the BIOS.
         n_cpus: logical processors that are online.
         memory_bytes: that the kernel manages.
         kernel: release and version.
-        temperatures_c: by thermal zone.
-        throttling: evidence by source: event counts since boot, alarms (0 or 1), cooling states.
+        power_mode: nvpmodel's on a Jetson, or the platform profile of the firmware.
+        conditions: temperatures, evidence of throttling, and clocks now.
         affinity: processors that this process, and so its sampler, may run on.
         wheels: versions by distribution.
         threads: environment variables that set thread counts.
         meter: what is measured, or why nothing is.
     """
 
+    host: str | Missing
     board: str | Missing
+    firmware: str | Missing
     cpu: str | Missing
     n_cpus: int | Missing
     memory_bytes: int | Missing
@@ -82,8 +92,8 @@ class MachineCard:
     architecture: str
     os: str | Missing
     frequencies: tuple[FrequencyPolicy, ...] | Missing
-    temperatures_c: Mapping[str, float] | Missing
-    throttling: Mapping[str, int] | Missing
+    power_mode: str | Missing
+    conditions: Conditions
     limits: Limits
     affinity: tuple[int, ...]
     python: str
@@ -112,16 +122,18 @@ def read_card(*, meter: MeterInfo | Missing, root: Path = Path("/")) -> MachineC
     system = os.uname()
     cpu = root / "sys/devices/system/cpu"
     return MachineCard(
+        host=read_parsed(root / "proc/sys/kernel/random/boot_id", _hashed),
         board=_board(root),
-        cpu=_from_text(root / "proc/cpuinfo", _cpu_name),
-        n_cpus=_from_text(cpu / "online", lambda text: len(parse_cpus(text))),
-        memory_bytes=_from_text(root / "proc/meminfo", _memory_bytes),
+        firmware=_first_of(root, _FIRMWARE, "no file tells of the firmware"),
+        cpu=read_parsed(root / "proc/cpuinfo", _cpu_name),
+        n_cpus=read_parsed(cpu / "online", lambda text: len(parse_cpus(text))),
+        memory_bytes=read_parsed(root / "proc/meminfo", _memory_bytes),
         kernel=f"{system.release} {system.version}",
         architecture=system.machine,
-        os=_from_text(root / "etc/os-release", _os_name),
+        os=read_parsed(root / "etc/os-release", _os_name),
         frequencies=_frequencies(cpu),
-        temperatures_c=_temperatures(root / "sys/class/thermal"),
-        throttling=_throttling(root),
+        power_mode=_first_of(root, _POWER_MODE, "no file tells of a power mode"),
+        conditions=read_conditions(root),
         limits=_limits(root),
         affinity=tuple(sorted(os.sched_getaffinity(0))),
         python=platform.python_version(),
@@ -133,21 +145,27 @@ def read_card(*, meter: MeterInfo | Missing, root: Path = Path("/")) -> MachineC
     )
 
 
-def _from_text(path: Path, parse: Callable[[str], T]) -> T | Missing:
-    """Read and parse a file, or say why not."""
-    try:
-        return parse(path.read_text(encoding="utf-8", errors="replace").strip("\0 \n"))
-    except OSError as error:
-        return Missing(why=f"{path}: {error.strerror}")
-    except (LookupError, ValueError) as error:
-        return Missing(why=f"{path}: {error}")
+def _first_of(root: Path, files: Sequence[str], none: str) -> str | Missing:
+    """The first line of the first file that is there."""
+    for file in files:
+        line = read_parsed(root / file, lambda text: text.splitlines()[0])
+        if not isinstance(line, Missing):
+            return line
+    return Missing(why=none)
+
+
+def _hashed(boot_id: str) -> str:
+    """Drawn anew at every start of the machine; containers on it see the same."""
+    return hashlib.sha256(boot_id.encode()).hexdigest()[:16]
 
 
 def _board(root: Path) -> str | Missing:
-    tree = _from_text(root / "proc/device-tree/model", str)
+    tree = read_parsed(root / "proc/device-tree/model", str)
     if not isinstance(tree, Missing):
         return tree
-    names = [_from_text(root / "sys/class/dmi/id" / f, str) for f in ("sys_vendor", "product_name")]
+    names = [
+        read_parsed(root / "sys/class/dmi/id" / f, str) for f in ("sys_vendor", "product_name")
+    ]
     known = [name for name in names if not isinstance(name, Missing) and name]
     return " ".join(known) or Missing(why="neither a device tree nor DMI names the board")
 
@@ -201,37 +219,6 @@ def _frequencies(cpu: Path) -> tuple[FrequencyPolicy, ...] | Missing:
     )
 
 
-def _temperatures(thermal: Path) -> Mapping[str, float] | Missing:
-    found = {}
-    for zone in sorted(thermal.glob("thermal_zone*")):
-        kind, millidegrees = _from_text(zone / "type", str), _from_text(zone / "temp", int)
-        if isinstance(kind, Missing) or isinstance(millidegrees, Missing):
-            continue  # an engine that sleeps has no temperature (EAGAIN)
-        if millidegrees > _LOWEST_C * 1000:
-            found[f"{zone.name} {kind}"] = millidegrees / 1000
-    return found or Missing(why=f"no readable thermal zones in {thermal}")
-
-
-def _throttling(root: Path) -> Mapping[str, int] | Missing:
-    patterns = (
-        "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count",
-        "sys/class/hwmon/hwmon*/in0_lcrit_alarm",  # under-voltage of a Raspberry Pi
-        "sys/class/hwmon/hwmon*/oc*_event_cnt",  # over-current events of a Jetson
-    )
-    paths = [path for pattern in patterns for path in root.glob(pattern)]
-    for device in root.glob("sys/class/thermal/cooling_device*"):
-        kind = _from_text(device / "type", str)
-        if not isinstance(kind, Missing) and "throttle" in kind:
-            paths.append(device / "cur_state")
-    counts: dict[str, int] = {}
-    for path in paths:
-        count = _from_text(path, int)
-        if not isinstance(count, Missing):
-            name = path.parent.name if path.name == "cur_state" else path.name
-            counts[name] = counts.get(name, 0) + count
-    return counts or Missing(why="the kernel shows no throttle counters")
-
-
 def _limits(root: Path) -> Limits:
     cpus = [limit for folder in _groups(root, "cpu") if (limit := _cpu_limit(folder))]
     memory = [limit for folder in _groups(root, "memory") if (limit := _memory_limit(folder))]
@@ -242,7 +229,7 @@ def _limits(root: Path) -> Limits:
 def _groups(root: Path, controller: str) -> list[Path]:
     """The folders of this process's control group and of those around it, versions 1 and 2."""
     folders = []
-    listed = _from_text(root / "proc/self/cgroup", str)
+    listed = read_parsed(root / "proc/self/cgroup", str)
     for line in [] if isinstance(listed, Missing) else listed.splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers or controller in controllers.split(","):
@@ -253,9 +240,9 @@ def _groups(root: Path, controller: str) -> list[Path]:
 
 
 def _cpu_limit(folder: Path) -> float | None:
-    both = _from_text(folder / "cpu.max", str)
+    both = read_parsed(folder / "cpu.max", str)
     if isinstance(both, Missing):
-        parts = [_from_text(folder / f"cpu.cfs_{name}_us", str) for name in ("quota", "period")]
+        parts = [read_parsed(folder / f"cpu.cfs_{name}_us", str) for name in ("quota", "period")]
         both = " ".join("max" if isinstance(part, Missing) else part for part in parts)
     quota, _, period = both.partition(" ")
     return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else None
@@ -263,7 +250,7 @@ def _cpu_limit(folder: Path) -> float | None:
 
 def _memory_limit(folder: Path) -> int | None:
     for name in ("memory.max", "memory.limit_in_bytes"):
-        limit = _from_text(folder / name, int)
+        limit = read_parsed(folder / name, int)
         if not isinstance(limit, Missing) and limit < _CGROUP_V1_NO_LIMIT:
             return limit
     return None

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-__all__ = ["HeldFile", "parse_cpus", "read_line"]
+from fedcore.types import Missing
+
+__all__ = ["HeldFile", "parse_cpus", "read_line", "read_parsed"]
+
+T = TypeVar("T")
 
 _LONGEST = 4096
 
@@ -18,6 +24,16 @@ def read_line(path: Path) -> str:
     """
     with path.open("rb") as file:
         return file.read(_LONGEST).decode("utf-8", errors="replace").strip("\0 \n\t")
+
+
+def read_parsed(path: Path, parse: Callable[[str], T]) -> T | Missing:
+    """Read and parse a file, or say why not."""
+    try:
+        return parse(path.read_text(encoding="utf-8", errors="replace").strip("\0 \n"))
+    except OSError as error:
+        return Missing(why=f"{path}: {error.strerror}")
+    except (LookupError, ValueError) as error:
+        return Missing(why=f"{path}: {error}")
 
 
 def parse_cpus(text: str) -> list[int]:

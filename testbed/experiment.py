@@ -256,6 +256,7 @@ judge_key = "judge.pub"
 meter = {{ name = "{hardware.meter.name}", options = {{ {options} }} }}
 period_s = {hardware.period_s}
 energy_model = "{hardware.energy_model}"
+baseline_s = {hardware.baseline_s}
 {'peers = "peers"' if _hides_updates(experiment) else ""}
 """
 

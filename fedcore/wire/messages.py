@@ -19,6 +19,7 @@ from fedcore.energy import (
     Phase,
     PhaseRecord,
     PhaseReport,
+    Surroundings,
 )
 from fedcore.errors import ConfigError, HandshakeError, Refusal, UpdateError
 from fedcore.plan import RoundPlan
@@ -195,6 +196,8 @@ def report_to_proto(report: PhaseReport) -> rounds_pb2.PhaseReport:
         clock_uncertainty_s=report.clock_uncertainty_s,
         machine_card=report.machine_card,
     )
+    if report.surroundings is not None:
+        message.surroundings = canonical_json(report.surroundings)
     if report.evaluation is not None:
         message.evaluation.n_correct = report.evaluation.n_correct
         message.evaluation.n_examples = report.evaluation.n_examples
@@ -228,7 +231,21 @@ def report_from_proto(message: rounds_pb2.PhaseReport) -> PhaseReport:
         clock_offset_s=_finite(message.clock_offset_s),
         clock_uncertainty_s=_not_negative(message.clock_uncertainty_s),
         machine_card=_text(message.machine_card),
+        surroundings=_surroundings_from_bytes(message.surroundings),
     )
+
+
+def _surroundings_from_bytes(data: bytes) -> Surroundings | None:
+    if not data:
+        return None
+    if len(data) > _MAX_CARD_BYTES:
+        raise UpdateError(Refusal.BAD_HEADER, f"surroundings of {len(data)} bytes are too large")
+    try:
+        found = parse(Surroundings, json.loads(data), where="surroundings")
+        canonical_json(found)  # NaN, which json reads
+    except (ValueError, RecursionError, ConfigError) as error:
+        raise UpdateError(Refusal.BAD_HEADER, str(error)) from error
+    return found
 
 
 def _evaluation_from_proto(message: rounds_pb2.Evaluation) -> Evaluation:

@@ -140,7 +140,7 @@ class ArtefactRequest(_message.Message):
     def __init__(self, sha256: _Optional[str] = ...) -> None: ...
 
 class PhaseReport(_message.Message):
-    __slots__ = ("ticket", "attempt", "phases", "evaluation", "clock_offset_s", "clock_uncertainty_s", "machine_card")
+    __slots__ = ("ticket", "attempt", "phases", "evaluation", "clock_offset_s", "clock_uncertainty_s", "machine_card", "surroundings")
     TICKET_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,7 @@ class PhaseReport(_message.Message):
     CLOCK_OFFSET_S_FIELD_NUMBER: _ClassVar[int]
     CLOCK_UNCERTAINTY_S_FIELD_NUMBER: _ClassVar[int]
     MACHINE_CARD_FIELD_NUMBER: _ClassVar[int]
+    SURROUNDINGS_FIELD_NUMBER: _ClassVar[int]
     ticket: _types_pb2.Ticket
     attempt: int
     phases: _containers.RepeatedCompositeFieldContainer[PhaseRecord]
@@ -155,7 +156,8 @@ class PhaseReport(_message.Message):
     clock_offset_s: float
     clock_uncertainty_s: float
     machine_card: str
-    def __init__(self, ticket: _Optional[_Union[_types_pb2.Ticket, _Mapping]] = ..., attempt: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseRecord, _Mapping]]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., clock_offset_s: _Optional[float] = ..., clock_uncertainty_s: _Optional[float] = ..., machine_card: _Optional[str] = ...) -> None: ...
+    surroundings: bytes
+    def __init__(self, ticket: _Optional[_Union[_types_pb2.Ticket, _Mapping]] = ..., attempt: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseRecord, _Mapping]]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., clock_offset_s: _Optional[float] = ..., clock_uncertainty_s: _Optional[float] = ..., machine_card: _Optional[str] = ..., surroundings: _Optional[bytes] = ...) -> None: ...
 
 class PhaseRecord(_message.Message):
     __slots__ = ("phase", "start_mono_ns", "duration_s", "cpu_s", "measured", "measured_missing", "modelled", "modelled_missing")

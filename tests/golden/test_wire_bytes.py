@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from fedcore.codecs.base import CODECS, codec_of
+from fedcore.conditions import Conditions
 from fedcore.energy import (
+    Baseline,
     Boundary,
     EnergyReading,
     Evaluation,
+    IdlePower,
     ModelledEnergy,
     Phase,
     PhaseRecord,
     PhaseReport,
+    Surroundings,
 )
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, NeuronSpec, RoundPlan, Training
 from fedcore.tensors import pack_weights, unpack_weights
@@ -47,6 +51,11 @@ PLAN = RoundPlan(
     evaluate=True,
 )
 
+CONDITIONS = Conditions(
+    temperatures_c={"thermal_zone0 cpu-thermal": 39.5},
+    throttling=Missing(why="the kernel shows no throttle counters"),
+    clock_hz=(1_500_000_000, 2_400_000_000),
+)
 REPORT = PhaseReport(
     ticket=Ticket(run_id="golden-snn-0a1b2c3d", round=3, client_id="client-1"),
     attempt=2,
@@ -88,6 +97,25 @@ REPORT = PhaseReport(
     clock_offset_s=-0.5,
     clock_uncertainty_s=0.001,
     machine_card="12" * 32,
+    surroundings=Surroundings(
+        start=CONDITIONS,
+        end=CONDITIONS,
+        baselines=(
+            Baseline(
+                start_mono_ns=1,
+                duration_s=2.0,
+                rails=(
+                    IdlePower(
+                        power_w=2.5,
+                        uncertainty_w=0.125,
+                        rail="package-0",
+                        boundary=Boundary.CPU_PACKAGE,
+                        meter="rapl 1",
+                    ),
+                ),
+            ),
+        ),
+    ),
 )
 
 

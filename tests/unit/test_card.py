@@ -88,8 +88,8 @@ def test_a_board_is_described_by_its_files(board: Path) -> None:
             current_hz=(1_500_000_000, 2_400_000_000),
         ),
     )
-    assert card.temperatures_c == {"thermal_zone0 cpu-thermal": 39.5}
-    assert card.throttling == {
+    assert card.conditions.temperatures_c == {"thermal_zone0 cpu-thermal": 39.5}
+    assert card.conditions.throttling == {
         "core_throttle_count": 11,
         "in0_lcrit_alarm": 1,
         "cooling_device0": 2,
@@ -123,8 +123,8 @@ def test_what_is_not_there_is_missing_with_its_reason(tmp_path: Path) -> None:
         card.memory_bytes,
         card.os,
         card.frequencies,
-        card.temperatures_c,
-        card.throttling,
+        card.conditions.temperatures_c,
+        card.conditions.throttling,
         card.limits.cpus,
         card.limits.memory_bytes,
     )

@@ -9,6 +9,7 @@ import pytest
 from aggregator.journal import BlobFolder
 from aggregator.records import SCHEMA_VERSION, StoreReader
 from aggregator.store import Store
+from fedcore.conditions import Conditions
 from fedcore.energy import (
     Boundary,
     EnergyReading,
@@ -17,6 +18,7 @@ from fedcore.energy import (
     Phase,
     PhaseRecord,
     PhaseReport,
+    Surroundings,
 )
 from fedcore.errors import RunError, StorageError
 from fedcore.types import Missing, Ticket
@@ -50,6 +52,11 @@ def phase(which, measured, modelled):
     )
 
 
+CONDITIONS = Conditions(
+    temperatures_c={"thermal_zone0": 39.5},
+    throttling=Missing(why="no counters"),
+    clock_hz=(1_500_000_000, 2_400_000_000),
+)
 REPORT = PhaseReport(
     ticket=TICKET,
     attempt=1,
@@ -61,6 +68,7 @@ REPORT = PhaseReport(
     clock_offset_s=0.25,
     clock_uncertainty_s=0.001,
     machine_card="ab" * 32,
+    surroundings=Surroundings(start=CONDITIONS, end=CONDITIONS),
 )
 
 

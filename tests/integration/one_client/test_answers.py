@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from fedcore.codecs.base import codec_of
+from fedcore.conditions import Conditions
 from fedcore.defences.base import DEFENCES, Defence
 from fedcore.energy import Phase
 from fedcore.errors import StorageError
@@ -17,7 +20,7 @@ from fedcore.seeds import stream
 from fedcore.tensors import schema_of
 from fedcore.types import Missing, TensorMap
 
-from .conftest import BLOB, WEIGHTS, LinearBackend, Site, a_shard, plan, wait_until
+from .conftest import BLOB, WAIT_S, WEIGHTS, LinearBackend, Site, a_shard, plan, wait_until
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,3 +152,39 @@ def test_a_closing_plan_is_evaluated_and_reported_without_an_update(site: Site) 
     assert [r.phase for r in report.phases] == [Phase.IDLE, Phase.RECEIVE, Phase.EVALUATE]
     assert not site.aggregator.uploads
     assert not site.records()
+
+
+def test_idling_is_measured_before_the_first_round_and_after_the_last(site: Site) -> None:
+    with site.client() as client, ThreadPoolExecutor(1) as thread:
+        client.baseline_s = 0.01
+        home = thread.submit(client.run)
+        site.aggregator.push(plan())
+        first = site.report()
+        site.aggregator.push(plan(round=1))
+        second = site.report(round=1)
+        site.aggregator.push(plan(round=2, train=False, evaluate=True))
+        last = site.report(round=2)
+        site.aggregator.say_farewell()
+        home.result(WAIT_S)
+    counts = [len(report.surroundings.baselines) for report in (first, second, last)]
+    assert counts == [1, 0, 1]
+    (before,), (after,) = first.surroundings.baselines, last.surroundings.baselines
+    assert isinstance(before.rails, Missing)  # the meter is "null"
+    assert before.start_mono_ns + 0.01e9 <= first.phases[0].start_mono_ns
+    assert after.start_mono_ns >= last.phases[-1].start_mono_ns
+
+
+def test_how_hot_and_fast_the_machine_was_goes_with_the_report(site: Site) -> None:
+    looked = itertools.count(40)
+    with site.client() as client, ThreadPoolExecutor(1) as thread:
+        client.conditions = lambda: Conditions(
+            temperatures_c={"cpu": float(next(looked))},
+            throttling=Missing(why="no counters"),
+            clock_hz=(1, 2),
+        )
+        home = thread.submit(client.run)
+        site.aggregator.push(plan())
+        found = site.report().surroundings
+        site.aggregator.say_farewell()
+        home.result(WAIT_S)
+    assert (found.start.hottest_c, found.end.hottest_c) == (40.0, 41.0)
