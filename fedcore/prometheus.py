@@ -108,10 +108,9 @@ class PhaseTotals:
 
 def _add_to(sums: dict[str, dict[tuple[str, ...], float]], report: PhaseReport) -> None:
     for record in report.phases:
-        key = report.ticket.client_id, record.phase.value
         for name, more, value in _values(record):
-            values = sums[name]
-            values[(*key, *more)] = values.get((*key, *more), 0.0) + value
+            key = (report.ticket.client_id, record.phase.value, *more)
+            sums[name][key] = sums[name].get(key, 0.0) + value
 
 
 def _values(record: PhaseRecord) -> Iterator[tuple[str, tuple[str, ...], float]]:
