@@ -12,9 +12,11 @@ METERS: Registry[type[Meter]] = Registry(
     "meter",
     {
         "auto": "hardware.meters.auto:Auto",
+        "battery": "hardware.meters.battery:Battery",
         "combined": "hardware.meters.combined:Combined",
         "csv-replay": "hardware.meters.csv_replay:CsvReplay",
         "null": "hardware.meters.null:Null",
+        "nvml": "hardware.meters.nvml:Nvml",
         "perf": "hardware.meters.perf:Perf",
         "rapl": "hardware.meters.rapl:Rapl",
         "rpi5": "hardware.meters.rpi5:Rpi5",

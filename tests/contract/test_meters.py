@@ -51,6 +51,14 @@ def _trace(folder: Path) -> dict[str, Any]:
     return {"path": str(folder / "trace.csv")}
 
 
+def _battery(folder: Path) -> dict[str, Any]:
+    supply = folder / "sys/class/power_supply/BAT0"
+    supply.mkdir(parents=True)
+    for name, text in (("type", "Battery"), ("status", "Discharging"), ("power_now", "8421000")):
+        (supply / name).write_text(f"{text}\n")
+    return {"root": str(folder)}
+
+
 def _pmic(folder: Path) -> dict[str, Any]:
     (folder / "proc/device-tree").mkdir(parents=True)
     (folder / "proc/device-tree/model").write_text("Raspberry Pi 5 Model B Rev 1.1\0")
@@ -64,6 +72,7 @@ def _pmic(folder: Path) -> dict[str, Any]:
 
 SETTINGS = {
     "auto": _powercap,
+    "battery": _battery,
     "combined": lambda folder: {
         "meters": [
             {"name": "rapl", "options": _powercap(folder)},
@@ -72,6 +81,7 @@ SETTINGS = {
     },
     "csv-replay": _trace,
     "null": lambda _: {},
+    "nvml": lambda _: {},  # a real card or none
     "perf": _software_events,
     "rapl": _powercap,
     "rpi5": _pmic,
