@@ -12,6 +12,8 @@ import numpy as np
 
 from fedcore.errors import StorageError
 from fedcore.health import Pulse
+from fedcore.host import host_id
+from fedcore.strict import to_table
 
 __all__ = ["ProgressFile"]
 
@@ -22,7 +24,7 @@ class ProgressFile:
     """Told by an attack how far it is, writes `{run_id, iteration, total, loss, losses, eta_s}`.
 
     `losses` are the lowest own losses of the victims and `loss` is their mean; null stands where
-    there is none yet.
+    there is none yet. `wall_ns` and `host` tell whose energy readings the attack disturbs.
 
     Args:
         path: begun anew.
@@ -46,6 +48,7 @@ class ProgressFile:
         self._run_id = run_id
         self._pulse = pulse
         self._now_s = now_s
+        self._host = to_table(host_id())
         self._started_s = self._written_s = now_s()
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +68,8 @@ class ProgressFile:
             "total": total,
             "loss": float(finite.mean()) if finite.size else None,
             "losses": [float(loss) if np.isfinite(loss) else None for loss in losses],
+            "wall_ns": time.time_ns(),
+            "host": self._host,
             "eta_s": round((now_s - self._started_s) * (total - done) / max(done, 1), 1),
         }
         with self._writing(), self._path.open("a") as file:

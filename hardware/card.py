@@ -6,7 +6,6 @@ numbers, host and user names are never read.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.conditions import Conditions
+from fedcore.host import host_id
 from fedcore.strict import digest, to_table
 from fedcore.types import Missing
 from hardware.conditions import read_conditions
@@ -122,7 +122,7 @@ def read_card(*, meter: MeterInfo | Missing, root: Path = Path("/")) -> MachineC
     system = os.uname()
     cpu = root / "sys/devices/system/cpu"
     return MachineCard(
-        host=read_parsed(root / "proc/sys/kernel/random/boot_id", _hashed),
+        host=host_id(root),
         board=_board(root),
         firmware=_first_of(root, _FIRMWARE, "no file tells of the firmware"),
         cpu=read_parsed(root / "proc/cpuinfo", _cpu_name),
@@ -152,11 +152,6 @@ def _first_of(root: Path, files: Sequence[str], none: str) -> str | Missing:
         if not isinstance(line, Missing):
             return line
     return Missing(why=none)
-
-
-def _hashed(boot_id: str) -> str:
-    """Drawn anew at every start of the machine; containers on it see the same."""
-    return hashlib.sha256(boot_id.encode()).hexdigest()[:16]
 
 
 def _board(root: Path) -> str | Missing:

@@ -22,6 +22,7 @@ __all__ = [
     "best_energy",
     "mean_measured",
     "mean_modelled",
+    "mean_of_measured",
     "round_cost",
     "widest",
 ]
@@ -137,13 +138,18 @@ def widest(readings: Sequence[EnergyReading]) -> MeasuredEnergy | Missing:
 
 
 def mean_measured(costs: Sequence[RoundCost]) -> MeanEnergy | Missing:
-    """Mean measured joules per client-round.
+    """Mean measured joules per client-round."""
+    return mean_of_measured([cost.measured for cost in costs])
+
+
+def mean_of_measured(energies: Sequence[MeasuredEnergy | Missing]) -> MeanEnergy | Missing:
+    """The mean of one energy per client-round.
 
     The interval joins Student's t over client-rounds with the meter's own uncertainty, which is
     common to all of them, as the root of the sum of squares.
     """
-    found = [cost.measured for cost in costs if not isinstance(cost.measured, Missing)]
-    reasons = [cost.measured.why for cost in costs if isinstance(cost.measured, Missing)]
+    found = [energy for energy in energies if not isinstance(energy, Missing)]
+    reasons = [energy.why for energy in energies if isinstance(energy, Missing)]
     if not found:
         return Missing(why=_first(reasons))
     kinds = {(energy.boundary, energy.meter) for energy in found}

@@ -12,6 +12,7 @@ from fedcore.layout import RunFolder
 from fedcore.strict import to_table
 from fedcore.types import Missing
 from testbed.costs import MeanEnergy, best_energy
+from testbed.fairness import fair_run
 from testbed.findings import Findings
 from testbed.latency import latencies
 from testbed.metrics import METRICS
@@ -67,7 +68,7 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
         "colours": [look_of(i).colour for i in range(len(arms))],
         "same_threat": len({arm.arm.threat for arm in arms}) == 1,
         "is_modelled": any(isinstance(e, MeanEnergy) and e.kind == "modelled" for e in energies),
-        "sentences": sentences(arms, comparisons),
+        "sentences": sentences(arms, comparisons, machines=fair_run(results)),
         "summary": summary_rows(results),
         "planes": [
             plane_figure(arms, metric=metric, into=folder)

@@ -31,9 +31,18 @@ class Sentence:
 
 
 def sentences(
-    arms: Sequence[ArmResults], comparisons: Sequence[Comparison]
+    arms: Sequence[ArmResults],
+    comparisons: Sequence[Comparison],
+    *,
+    machines: Sequence[str] = (),
 ) -> Mapping[str, list[Sentence]]:
-    """The findings by heading, most important first; a heading without findings is left out."""
+    """The findings by heading, most important first; a heading without findings is left out.
+
+    Args:
+        arms: of the run.
+        comparisons: of pairs of them.
+        machines: what speaks against comparing their energies; see `testbed.fairness`.
+    """
     said = {
         "Leakage": [_leak(arm) for arm in arms],
         "The arms compared": [
@@ -45,6 +54,7 @@ def sentences(
             *(_accuracy_and_energy(arm) for arm in arms),
             *(Sentence(text) for text in _trade_off(arms)),
         ],
+        "Whether the energies may be compared": [Sentence(text) for text in machines],
         "How far this reaches": [Sentence(text) for text in _caveats(arms)],
     }
     return {heading: found for heading, found in said.items() if found}

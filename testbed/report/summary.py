@@ -11,12 +11,14 @@ from fedcore.types import Missing, ThreatModel
 from testbed.costs import best_energy
 from testbed.economy import UNITS, prices
 from testbed.findings import Findings
+from testbed.idling import net_energies
 from testbed.latency import uncovered_share
 from testbed.metrics import METRICS
 from testbed.privacy import DELTA, guarantee
 from testbed.report.words import (
     DASH,
     bytes_text,
+    energy_text,
     estimate_text,
     known_from,
     price_text,
@@ -100,6 +102,7 @@ def summary_rows(results: Results) -> list[tuple[str, list[str]]]:
         rows += _metric_rows(arms, name)
     rows += [
         *((f"energy per {unit}", [price_text(found[unit]) for found in bought]) for unit in UNITS),
+        *_net_row(arms),
         (
             "time per client-round",
             [seconds_text(_mean([c.duration_s for c in arm.costs.values()])) for arm in arms],
@@ -140,6 +143,14 @@ def _metric_rows(arms: Sequence[ArmResults], name: str) -> list[tuple[str, list[
         ("  mean image", cells("mean-image")),
         ("  noise", cells("noise")),
     ]
+
+
+def _net_row(arms: Sequence[ArmResults]) -> list[tuple[str, list[str]]]:
+    """Above idling; no row where nobody measured how the machine idles."""
+    nets = net_energies(arms)
+    if all(isinstance(net, Missing) for net in nets):
+        return []
+    return [("  above idling, per client-round", [energy_text(net) for net in nets])]
 
 
 def _privacy_row(arms: Sequence[ArmResults]) -> list[tuple[str, list[str]]]:

@@ -1,0 +1,195 @@
+"""Whether energies may be compared: the same machines in the same state, and nobody else at work.
+
+The gate looks at what the clients reported: their machine cards, temperatures and evidence of
+throttling at the begin and end of every round. What they could not look at is said.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fedcore.energy import PhaseReport
+from fedcore.layout import RunFolder
+from fedcore.types import Missing
+from testbed.results import ArmResults, Results
+
+__all__ = ["ALLOWED_RISE_C", "fair_run", "unlike_cards"]
+
+ALLOWED_RISE_C = 5.0
+"""Between the temperatures that two compared runs start at."""
+
+_SAME = (
+    *("board", "cpu", "n_cpus", "memory_bytes", "firmware", "kernel", "os", "power_mode"),
+    *("limits", "affinity", "python", "wheels", "threads"),
+)
+_POLICY = ("cpus", "governor", "min_hz", "max_hz")
+
+Card = Mapping[str, Any]
+"""A machine card as the client sent it; see `hardware.card.MachineCard`."""
+
+
+def fair_run(results: Results) -> list[str]:
+    """What speaks against comparing the arms' energies, and what could not be checked."""
+    cards = {row.card: row.hello.get("machine_card", {}) for row in results.clients}
+    said = [
+        text
+        for first, second in itertools.combinations(results.arms, 2)
+        for text in _unlike_arms(first, second, cards)
+    ]
+    for arm in results.arms:
+        said += _throttled(arm)
+    said += _disturbed(results, cards)
+    return [*dict.fromkeys(said), *_unchecked(results)]
+
+
+def unlike_cards(first: Card, second: Card) -> list[str]:
+    """What differs between two machine cards that changes what work costs; both values are named.
+
+    Temperatures and clocks of the moment are not among it, nor is which meter looked.
+    """
+    facts = [(name, first.get(name), second.get(name)) for name in _SAME]
+    facts.append(("frequencies", _policies(first), _policies(second)))
+    return [text for fact in facts for text in _unlike(*fact)]
+
+
+def _unlike(name: str, first: Any, second: Any) -> Iterator[str]:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for key in sorted({*first, *second} - {"why"}):
+            yield from _unlike(f"{name} {key}", first.get(key), second.get(key))
+    elif first != second:
+        yield f"{name} ({_shown(first)} and {_shown(second)})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"missing: {value['why']}" if "why" in value else json.dumps(value)
+    return "nothing" if value is None else str(value)
+
+
+def _policies(card: Card) -> Any:
+    found = card.get("frequencies")
+    if not isinstance(found, list):
+        return found
+    return [{name: policy.get(name) for name in _POLICY} for policy in found]
+
+
+def _unlike_arms(first: ArmResults, second: ArmResults, cards: Mapping[str, Card]) -> Iterator[str]:
+    """Client by client: the machines, and the temperatures that the arms started at."""
+    pair = f"{first.arm.name} and {second.arm.name}"
+    a, b = _first_reports(first), _first_reports(second)
+    for client in sorted(a.keys() & b.keys()):
+        one, other = (cards.get(r.machine_card, {}) for r in (a[client], b[client]))
+        if differences := unlike_cards(one, other):
+            yield f"{client} was not the same machine in {pair}: {'; '.join(differences)}."
+        heats = [_start_c(report) for report in (a[client], b[client])]
+        if not any(isinstance(heat, Missing) for heat in heats):
+            low, high = sorted(heat for heat in heats if not isinstance(heat, Missing))
+            if high - low > ALLOWED_RISE_C:
+                yield (
+                    f"{client} started {pair} at {heats[0]:.0f} and {heats[1]:.0f} °C; more than "
+                    f"{ALLOWED_RISE_C:g} °C apart, the warmer one costs more for the same work."
+                )
+
+
+def _throttled(arm: ArmResults) -> Iterator[str]:
+    """Counters that rose, alarms and cooling states that were up, by client."""
+    seen: dict[tuple[str, str], list[int]] = {}
+    for report in arm.reports:
+        for source in _throttling(report):
+            seen.setdefault((report.ticket.client_id, source), []).append(report.ticket.round)
+    for (client, source), rounds in seen.items():
+        yield (
+            f"{client} was held back in {arm.arm.name} ({source}) in {len(rounds)} "
+            f"round{'' if len(rounds) == 1 else 's'}, first in round {rounds[0]}: its joules and "
+            "seconds are those of a throttled machine."
+        )
+
+
+def _throttling(report: PhaseReport) -> Iterator[str]:
+    found = report.surroundings
+    if found is None or isinstance(found.end.throttling, Missing):
+        return
+    before = {} if isinstance(found.start.throttling, Missing) else found.start.throttling
+    for source, now in found.end.throttling.items():
+        counts = source.endswith(("_count", "_cnt"))
+        if now > (before.get(source, now) if counts else 0):
+            yield source
+
+
+def _disturbed(results: Results, cards: Mapping[str, Card]) -> Iterator[str]:
+    """Rounds that a live attack on a client's own machine worked through."""
+    worked = _attack_instants(results.folder, results.arms)
+    for arm in results.arms:
+        hosts = {_host(cards.get(report.machine_card, {})) for report in arm.reports} - {None}
+        rounds = [
+            closed.round
+            for closed in arm.rounds
+            if any(
+                host in hosts and closed.opened_wall_ns <= wall_ns <= closed.closed_wall_ns
+                for wall_ns, host in worked
+            )
+        ]
+        if rounds:
+            yield (
+                f"Contaminated: an attack was at work on a client's machine in {len(rounds)} "
+                f"round{'' if len(rounds) == 1 else 's'} of {arm.arm.name}; a meter of that "
+                "machine measured it, too."
+            )
+
+
+def _attack_instants(folder: RunFolder, arms: Sequence[ArmResults]) -> list[tuple[int, str]]:
+    """When and where the attacker said that it was at work."""
+    found = []
+    for arm in arms:
+        try:
+            lines = (folder.attack(arm.run_id) / "progress.jsonl").read_text().splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            told = json.loads(line)
+            if isinstance(told.get("host"), str):
+                found.append((told["wall_ns"], told["host"]))
+    return found
+
+
+def _host(card: Card) -> str | None:
+    host = card.get("host")
+    return host if isinstance(host, str) else None
+
+
+def _unchecked(results: Results) -> list[str]:
+    """What nobody could look at, once for all clients."""
+    reports = [report for arm in results.arms for report in arm.reports]
+    blind = [
+        what
+        for what, values in (
+            ("temperatures", [_start_c(report) for report in reports]),
+            ("throttling", [_end_throttling(report) for report in reports]),
+        )
+        if values and all(isinstance(value, Missing) for value in values)
+    ]
+    if not blind:
+        return []
+    return [f"No client could read {' or '.join(blind)}: whether they were alike is not known."]
+
+
+def _first_reports(arm: ArmResults) -> dict[str, PhaseReport]:
+    first: dict[str, PhaseReport] = {}
+    for report in arm.reports:  # by round
+        first.setdefault(report.ticket.client_id, report)
+    return first
+
+
+def _start_c(report: PhaseReport) -> float | Missing:
+    if report.surroundings is None:
+        return Missing(why="the client does not look")
+    return report.surroundings.start.hottest_c
+
+
+def _end_throttling(report: PhaseReport) -> object:
+    if report.surroundings is None:
+        return Missing(why="the client does not look")
+    return report.surroundings.end.throttling
