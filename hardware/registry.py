@@ -20,6 +20,8 @@ METERS: Registry[type[Meter]] = Registry(
         "perf": "hardware.meters.perf:Perf",
         "rapl": "hardware.meters.rapl:Rapl",
         "rpi5": "hardware.meters.rpi5:Rpi5",
+        "smart-plug": "hardware.meters.smart_plug:SmartPlug",
+        "usb-meter": "hardware.meters.usb_meter:UsbMeter",
     },
 )
 

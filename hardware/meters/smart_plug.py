@@ -1,0 +1,181 @@
+"""Smart plugs on the local network, asked over HTTP: Shelly (both generations) and Tasmota."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.client
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from fedcore.energy import Boundary
+from fedcore.errors import ConfigError
+from hardware.meters.base import (
+    Clock,
+    Meter,
+    MeterInfo,
+    NoSensorError,
+    OpenMeter,
+    OpenRails,
+    Rail,
+)
+
+__all__ = ["SmartPlug"]
+
+_TIMEOUT_S = 1.0
+_UPDATE_S = 1.0
+_LONGEST_ANSWER = 1 << 16
+
+_GAIN_ERROR, _OFFSET_ERROR_W = 0.02, 1.0
+"""Ours: makers state 1 to 2 % at a resistive load, and plugs are poor below 5 W."""
+
+_MAX_POWER_W = 3680.0
+"""16 A at 230 V."""
+
+
+class _Api(NamedTuple):
+    """Where a maker's plug tells its power in W, and in what steps."""
+
+    path: str
+    power: Callable[[Any, int], Any]
+    resolution_w: float
+
+
+def _gen1_power(answer: Any, channel: int) -> Any:
+    meter = answer["meters"][channel]
+    return meter["power"] if meter.get("is_valid", True) else None
+
+
+def _tasmota_power(answer: Any, channel: int) -> Any:
+    power = answer["StatusSNS"]["ENERGY"]["Power"]
+    return power[channel] if isinstance(power, list) or channel else power
+
+
+_APIS = {
+    "shelly": _Api("/rpc/Switch.GetStatus?id={channel}", lambda answer, _: answer["apower"], 0.1),
+    "shelly-gen1": _Api("/status", _gen1_power, 0.1),
+    "tasmota": _Api("/cm?cmnd=Status%208", _tasmota_power, 1.0),
+}
+"""Tasmota prints whole watts unless told otherwise (WattRes)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmartPlug(Meter):
+    """Power at the wall: with the supply's loss, the radio, the carrier and all on the same plug.
+
+    For long runs, and to cross-check another meter; never for a round of two seconds. A plug's own
+    energy counter (steps of 3.6 J to 3.6 kJ, of unknown age) is not read.
+
+    Attributes:
+        host: name or address, with ":port" where it is not 80.
+        api: "auto" tries "shelly" (second generation and later), "shelly-gen1" and "tasmota".
+        channel: which outlet of a strip, from 0.
+    """
+
+    host: str
+    api: Literal["auto", "shelly", "shelly-gen1", "tasmota"] = "auto"
+    channel: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.host or "/" in self.host:
+            raise ConfigError(f"host must be a name or an address, no URL; got {self.host!r}")
+        if self.channel < 0:
+            raise ConfigError(f"channel must be >= 0; got {self.channel}")
+
+    def open(self, *, now_ns: Clock = time.monotonic_ns) -> OpenMeter:
+        """Connect, and find out what the plug speaks.
+
+        Raises:
+            NoSensorError: nothing answers there, or not as a plug that measures.
+        """
+        try:
+            link = http.client.HTTPConnection(self.host, timeout=_TIMEOUT_S)
+        except http.client.InvalidURL as error:
+            raise ConfigError(f"host {self.host!r}: {error}") from error
+        with contextlib.ExitStack() as opened:
+            opened.callback(link.close)
+            name, api = self._find(link)
+            info = MeterInfo(
+                name="smart-plug",
+                version="1",
+                rails=(
+                    Rail(
+                        name=f"{name}-{self.channel}",
+                        boundary=Boundary.WALL_AC,
+                        kind="power",
+                        resolution=api.resolution_w,
+                        gain_error=_GAIN_ERROR,
+                        max_power_w=_MAX_POWER_W,
+                        update_s=_UPDATE_S,
+                        offset_error_w=_OFFSET_ERROR_W,
+                    ),
+                ),
+                period_s=_UPDATE_S,
+                notes=(
+                    "power supply, radio, carrier board and all else on the plug are included",
+                    "one value per second, poor below 5 W",
+                ),
+            )
+            reader = functools.partial(_read_w, link, api, self.channel)
+            return OpenRails(info, [reader], opened=opened.pop_all(), now_ns=now_ns)
+
+    def _find(self, link: http.client.HTTPConnection) -> tuple[str, _Api]:
+        wanted = _APIS if self.api == "auto" else {self.api: _APIS[self.api]}
+        reasons = []
+        for name, api in wanted.items():
+            try:
+                _read_w(link, api, self.channel)
+            except OSError as error:
+                raise NoSensorError(
+                    f"{self.host}: {error}",
+                    fix="check the plug's address, and that it is on this machine's network",
+                ) from error
+            except ValueError as error:
+                reasons.append(f"{name}: {error}")
+            else:
+                return name, api
+        raise NoSensorError(
+            f"{self.host}: {'; '.join(reasons)}",
+            fix="give host the address of a Shelly or Tasmota plug that measures power, without a "
+            "password on its local interface",
+        )
+
+
+def _read_w(link: http.client.HTTPConnection, api: _Api, channel: int) -> float:
+    """Ask once; after a failure the next question connects anew.
+
+    Raises:
+        OSError: no connection, or no answer in time.
+        ValueError: an answer that tells no power.
+    """
+    try:
+        link.request("GET", api.path.format(channel=channel))
+        answer = link.getresponse()
+        body = answer.read(_LONGEST_ANSWER)
+    except OSError:
+        link.close()
+        raise
+    except http.client.HTTPException as error:
+        link.close()
+        raise OSError(f"no HTTP answer ({error!r})") from error
+    if not answer.isclosed():  # more is to come, which would answer the next question
+        link.close()
+        raise ValueError(f"an answer of more than {_LONGEST_ANSWER} bytes")
+    if answer.status != http.client.OK:
+        raise ValueError(f"HTTP status {answer.status} {answer.reason}")
+    return _power_w(json.loads(body), api, channel)
+
+
+def _power_w(answer: Any, api: _Api, channel: int) -> float:
+    try:
+        power_w = api.power(answer, channel)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"no power of outlet {channel} in {str(answer)[:80]}") from error
+    is_number = isinstance(power_w, int | float) and not isinstance(power_w, bool)
+    if not is_number or not math.isfinite(power_w) or power_w < 0:
+        raise ValueError(f"a power of {power_w!r}, expected W")
+    return float(power_w)
