@@ -22,7 +22,7 @@ from hardware.conditions import read_conditions
 from hardware.meters.base import MeterInfo
 from hardware.sysfs import parse_cpus, read_line, read_parsed
 
-__all__ = ["FrequencyPolicy", "Limits", "MachineCard", "read_card"]
+__all__ = ["FrequencyPolicy", "Limits", "MachineCard", "read_board", "read_card"]
 
 _WHEELS = ("leakwatt", "torch", "numpy", "grpcio", "protobuf", "onnxruntime", "lava-nc", "lava-dl")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -123,7 +123,7 @@ def read_card(*, meter: MeterInfo | Missing, root: Path = Path("/")) -> MachineC
     cpu = root / "sys/devices/system/cpu"
     return MachineCard(
         host=host_id(root),
-        board=_board(root),
+        board=read_board(root),
         firmware=_first_of(root, _FIRMWARE, "no file tells of the firmware"),
         cpu=read_parsed(root / "proc/cpuinfo", _cpu_name),
         n_cpus=read_parsed(cpu / "online", lambda text: len(parse_cpus(text))),
@@ -154,7 +154,8 @@ def _first_of(root: Path, files: Sequence[str], none: str) -> str | Missing:
     return Missing(why=none)
 
 
-def _board(root: Path) -> str | Missing:
+def read_board(root: Path = Path("/")) -> str | Missing:
+    """Model by the device tree, or by the firmware (DMI)."""
     tree = read_parsed(root / "proc/device-tree/model", str)
     if not isinstance(tree, Missing):
         return tree

@@ -22,6 +22,7 @@ _PROGRAMS = {
     "client": ("edge_client.cli", "take part as one client (on a board or in a container)"),
     "aggregator": ("aggregator.cli", "serve the rounds"),
     "attacker": ("attacker.cli", "watch the tap, or replay a journal, and invert updates"),
+    "calibrate": ("hardware.commands.calibrate", "fit this board's sensor to a better meter"),
     "meter": ("hardware.commands.meter", "watch watts, or measure what any command costs"),
 }
 """Programs with a command line of their own."""

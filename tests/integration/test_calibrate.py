@@ -1,0 +1,60 @@
+"""`leakwatt calibrate`: two meters are read on one clock, and a line is fitted between them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedcore.energy import Boundary
+from fedcore.errors import MeterError
+from fedcore.plan import Choice
+from fedcore.strict import build
+from hardware.calibration import fit
+from hardware.commands.calibrate import record_both
+from hardware.meters.base import OpenMeter
+from hardware.registry import METERS
+
+GAIN, OFFSET_W = 1.12, 0.6
+
+
+def replaying(path: Path, boundary: Boundary, *, gain: float, offset_w: float) -> OpenMeter:
+    """A meter that shows a staircase of 0.2 s steps, bent by a line."""
+    steps_w = np.repeat(3 + 4 * np.random.default_rng(0).random(30), 2)
+    t_s = np.arange(30).repeat(2) * 0.2 + np.tile([0, 0.199], 30)
+    rows = "".join(f"{t},{gain * w + offset_w}\n" for t, w in zip(t_s, steps_w, strict=True))
+    path.write_text(f"t_s,in\n{rows}")
+    options = {"path": str(path), "boundary": boundary.value}
+    return build(METERS, Choice(name="csv-replay", options=options)).open()
+
+
+def test_what_was_recorded_gives_the_line_back(tmp_path: Path) -> None:
+    with (
+        replaying(tmp_path / "own.csv", Boundary.RAILS_SUM, gain=1, offset_w=0) as internal,
+        replaying(
+            tmp_path / "ref.csv", Boundary.BOARD_DC_INPUT, gain=GAIN, offset_w=OFFSET_W
+        ) as reference,
+    ):
+        traces = record_both(internal, reference, seconds=5.0, loads=False, step_s=1.0)
+    found = fit(
+        *traces,
+        board="a board",
+        meter="csv-replay",
+        reference_meter="ref",
+        date="2026-01-01",
+        window_s=0.24,
+    )
+    assert found.gain == pytest.approx(GAIN, abs=0.15)
+    assert abs(found.gain * 5 + found.offset_w - (GAIN * 5 + OFFSET_W)) < 0.3
+    assert found.boundary is Boundary.BOARD_DC_INPUT
+
+
+def test_counters_are_refused(tmp_path: Path) -> None:
+    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
+    for name, text in (("name", "package-0"), ("energy_uj", "5"), ("max_energy_range_uj", "999")):
+        (zone / name).write_text(f"{text}\n")
+    with (
+        build(METERS, Choice(name="rapl", options={"root": str(tmp_path)})).open() as counter,
+        pytest.raises(MeterError, match="rapl counts joules; a calibration compares watts"),
+    ):
+        record_both(counter, counter, seconds=0.1)
