@@ -6,20 +6,26 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
-from fedcore.errors import FedcoreError
+from fedcore.errors import FedcoreError, PluginError
 from fedcore.strict import to_table
 from hardware.meters.auto import open_sensor
-from hardware.meters.base import MeterInfo, NoSensorError, Rail
+from hardware.meters.base import MeterInfo, NoSensorError, Rail, Sensor
 from hardware.modelled import energy_models, load_energy_model
-from hardware.registry import sensors
+from hardware.registry import METERS, sensors
 
 __all__ = ["Finding", "as_text", "diagnose", "main"]
+
+_NO_HARDWARE = ("combined", "csv-replay")
+_WIDTH = 100
+_INDENT = 23
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,26 +34,26 @@ class Finding:
 
     Attributes:
         meter: registered name, or "model".
-        is_usable: whether it gives values here, now.
+        is_usable: whether it gives values here, now; None where it was not tried.
         is_measured: False for the model, whose values are estimates.
         says: what its values mean, or why there are none.
         fix: what to do about it, or "".
     """
 
     meter: str
-    is_usable: bool
+    is_usable: bool | None
     is_measured: bool
     says: str
     fix: str = ""
 
 
 def diagnose(root: Path = Path("/")) -> list[Finding]:
-    """Try every sensor with one reading, then name the model that is left.
+    """Try every sensor with one reading, then name what has to be told where it is, and the model.
 
     Args:
         root: where the file system of the machine begins.
     """
-    return [*(_examine(name, root) for name in sensors()), _model()]
+    return [*(_examine(name, root) for name in sensors()), *_addressed(), _model()]
 
 
 def as_text(findings: Sequence[Finding]) -> str:
@@ -93,6 +99,25 @@ def _measured_by(rail: Rail) -> str:
     )
 
 
+def _addressed() -> Iterator[Finding]:
+    """Meters outside the machine: nobody can look for them, but somebody can name them."""
+    for name in sorted({*METERS.names()} - {*_NO_HARDWARE}):
+        try:
+            meter = METERS.get(name)
+        except PluginError:
+            continue  # a third party's sensor without its package was told above
+        needed = [f.name for f in fields(meter) if f.default is MISSING is f.default_factory]
+        if needed and not issubclass(meter, Sensor):
+            yield Finding(
+                meter=name,
+                is_usable=None,
+                is_measured=True,
+                says=(inspect.getdoc(meter) or "").splitlines()[0],
+                fix=f"leakwatt meter --meter {name} "
+                + " ".join(f"--option {option}=..." for option in needed),
+            )
+
+
 def _model() -> Finding:
     model = load_energy_model("generic-x86-thread")
     others = ", ".join(name for name in energy_models() if name != model.name)
@@ -116,11 +141,17 @@ def _paragraphs(findings: Sequence[Finding]) -> Iterator[str]:
             "To measure, run on hardware with a sensor, or follow a fix below."
         )
     for finding in findings:
-        state = "yes" if finding.is_usable else "no"
-        state = "modelled" if not finding.is_measured else state
-        yield f"\n{finding.meter:<6} {state:<9} {finding.says}"
+        state = {True: "yes", False: "no", None: "name it"}[finding.is_usable]
+        state = state if finding.is_measured else "modelled"
+        said = textwrap.wrap(
+            f"{finding.meter:<12} {state:<9} {finding.says}",
+            _WIDTH,
+            subsequent_indent=" " * _INDENT,
+            break_on_hyphens=False,
+        )
+        yield "\n" + "\n".join(said)
         if finding.fix:
-            yield f"{'':<17}-> {finding.fix}"
+            yield f"{'':<{_INDENT}}-> {finding.fix}"
 
 
 if __name__ == "__main__":
