@@ -148,6 +148,7 @@ def _paragraphs(findings: Sequence[Finding]) -> Iterator[str]:
             _WIDTH,
             subsequent_indent=" " * _INDENT,
             break_on_hyphens=False,
+            break_long_words=False,
         )
         yield "\n" + "\n".join(said)
         if finding.fix:

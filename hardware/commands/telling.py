@@ -112,4 +112,6 @@ def nothing(why: str) -> Iterator[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, subsequent_indent=" " * 11, break_on_hyphens=False)
+    return textwrap.wrap(
+        text, _WIDTH, subsequent_indent=" " * 11, break_on_hyphens=False, break_long_words=False
+    )
