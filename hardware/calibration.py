@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ class Calibration:
     gain_error: float
     offset_error_w: float
     residual_w: float
-    n: int = field(default=0)
+    n: int = 0
 
     def __post_init__(self) -> None:
         if not self.gain > 0:
