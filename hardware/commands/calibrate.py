@@ -2,6 +2,7 @@
 
     leakwatt calibrate --reference um25c --reference-option port=/dev/rfcomm0
     leakwatt calibrate --reference shelly --reference-option host=192.168.1.7 --seconds 600
+    leakwatt calibrate --reference csv          while any other meter records; then, with its log
     leakwatt calibrate --reference csv --reference-option path=meter.csv
 
 Idle, some, half and all cores are loaded in turn while both meters are read. The fit is kept as a
@@ -13,153 +14,166 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import itertools
-import math
-import os
-import subprocess
+import json
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from fedcore.command_line import key_value
-from fedcore.errors import ConfigError, MeterError, StorageError
+from fedcore.errors import ConfigError, StorageError
 from fedcore.plan import Choice
-from fedcore.strict import build
+from fedcore.strict import build, canonical_json, parse
 from fedcore.types import Missing
+from hardware.alignment import align, signature
 from hardware.calibration import Calibration, fit, save_calibration
 from hardware.card import read_board
+from hardware.commands.loads import record_under_load
 from hardware.meters.base import OpenMeter
-from hardware.meters.csv_replay import PowerTrace
+from hardware.meters.csv_replay import PowerTrace, read_trace
 from hardware.registry import METERS
 
-__all__ = ["main", "record_both"]
+__all__ = ["main"]
 
-_REFERENCES = {
-    "um25c": "usb-meter",
-    "shelly": "smart-plug",
-    "tasmota": "smart-plug",
-    "csv": "csv-replay",
-}
+_REFERENCES = {"um25c": "usb-meter", "shelly": "smart-plug", "tasmota": "smart-plug"}
 """What people call a reference, and the meter that reads it; any other registered meter will do."""
 
-_STEP_S = 20.0
-_SPIN = "while True: pass"
+_SHORTEST_WINDOW_S = 2.0
+_SAMPLES_PER_WINDOW = 4
+_BURN_S = 3.0  # plugs show a value per second
 
 
 def main(argv: Sequence[str]) -> int:
     """Read both meters under changing load, fit, and write the calibration.
 
     Raises:
-        ConfigError: an option is wrong, or a meter is not there.
+        ConfigError: an option is wrong, or a meter or a file is not there.
         MeterError: the readings do not make a calibration; the line says why.
     """
     args = _parser().parse_args(argv)
-    board = read_board()
-    if isinstance(board, Missing):
-        raise ConfigError(f"a calibration belongs to a model of board, and here {board.why}")
-    with contextlib.ExitStack() as opened:
-        internal = opened.enter_context(_open(Choice(name=args.meter, options=dict(args.option))))
-        reference = opened.enter_context(
-            _open(
-                Choice(
-                    name=_REFERENCES.get(args.reference, args.reference),
-                    options=dict(args.reference_option),
-                )
-            )
-        )
-        traces = record_both(internal, reference, seconds=args.seconds, loads=not args.no_load)
-    found = fit(
-        *traces,
-        board=board,
-        meter=internal.info.name,
-        reference_meter=reference.info.source,
-        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        boundary=reference.info.rails[0].boundary,
-        window_s=max(2.0, 4 * max(reference.info.period_s, internal.info.period_s)),
-    )
-    try:
+    if args.reference != "csv":
+        found = _beside(args)
+    elif "path" in dict(args.reference_option):
+        found = _by_log(args)
+    else:
+        return _write_log(args)
+    with _written(args.out):
         save_calibration(found, args.out)
-    except OSError as error:
-        raise StorageError.of(args.out, error, then="calibrate again") from error
     sys.stdout.write(_text(found, args.out))
     return 0
 
 
-def record_both(
-    internal: OpenMeter,
-    reference: OpenMeter,
-    *,
-    seconds: float,
-    loads: bool = True,
-    step_s: float = _STEP_S,
-) -> tuple[PowerTrace, PowerTrace]:
-    """Read both meters for so long, on one clock, while the load climbs and falls.
-
-    Raises:
-        MeterError: a rail counts energy: only powers can be compared sample by sample.
-    """
-    for meter in (internal, reference):
-        if any(rail.kind != "power" for rail in meter.info.rails):
-            raise MeterError(f"{meter.info.name} counts joules; a calibration compares watts")
-    samplers = [_Sampler(internal), _Sampler(reference)]
-    deadline_s = time.monotonic() + seconds
-    with contextlib.ExitStack() as running:
-        for sampler in samplers:
-            running.enter_context(sampler.running())
-        for n_busy in _staircase() if loads else itertools.repeat(0):
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
-                break
-            with _busy(n_busy):
-                time.sleep(min(step_s, left_s))
-            shown = ", ".join(f"{s.meter.info.name} {s.latest_w:.3g} W" for s in samplers)
-            sys.stderr.write(f"{n_busy} cores busy: {shown}\n")
-    first, second = (sampler.trace() for sampler in samplers)
-    return first, second
-
-
-class _Sampler:
-    """Reads a meter in a thread as often as it has something new."""
-
-    def __init__(self, meter: OpenMeter) -> None:
-        self.meter = meter
-        self._rows: list[tuple[float, ...]] = []
-
-    @property
-    def latest_w(self) -> float:
-        """Sum over the rails."""
-        return math.fsum(self._rows[-1][1:]) if self._rows else math.nan
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        is_over = threading.Event()
-
-        def read() -> None:
-            while not is_over.is_set():
-                sample = self.meter.read()
-                self._rows.append((sample.mono_ns * 1e-9, *sample.values))
-                is_over.wait(max(0.1, self.meter.info.period_s))
-
-        thread = threading.Thread(target=read)
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
-
-    def trace(self) -> PowerTrace:
-        """The widest rails only: where a meter already has a calibrated one, its raw ones."""
-        table = np.array(self._rows)
-        boundary = self.meter.info.rails[0].boundary
-        names = [rail.name for rail in self.meter.info.rails if rail.boundary is boundary]
-        return PowerTrace(
-            t_s=table[:, 0], power_w={name: table[:, 1 + i] for i, name in enumerate(names)}
+def _beside(args: argparse.Namespace) -> Calibration:
+    """Both meters now, on our clock."""
+    board = _board()
+    name = _REFERENCES.get(args.reference, args.reference)
+    with (
+        _open(Choice(name=args.meter, options=dict(args.option))) as internal,
+        _open(Choice(name=name, options=dict(args.reference_option))) as reference,
+    ):
+        own, other = record_under_load(
+            [internal, reference], seconds=args.seconds, loads=not args.no_load
         )
+        period_s = max(reference.info.period_s, internal.info.period_s)
+    return fit(
+        own,
+        other,
+        board=board,
+        meter=internal.info.name,
+        reference_meter=reference.info.source,
+        date=_today(),
+        boundary=reference.info.rails[0].boundary,
+        window_s=max(_SHORTEST_WINDOW_S, _SAMPLES_PER_WINDOW * period_s),
+    )
+
+
+def _write_log(args: argparse.Namespace) -> int:
+    """Our side of it, with a signature that a meter with a clock of its own will show, too."""
+    board = _board()
+    with _open(Choice(name=args.meter, options=dict(args.option))) as internal:
+        sys.stderr.write("the reference must be recording now; a signature goes first\n")
+        instants = signature(burn_s=_BURN_S, pause_s=_BURN_S)
+        (own,) = record_under_load([internal], seconds=args.seconds, loads=not args.no_load)
+        log = _Log(
+            board=board,
+            meter=internal.info.name,
+            instants=instants,
+            t_s=tuple(own.t_s.tolist()),
+            power_w={rail: tuple(power_w.tolist()) for rail, power_w in own.power_w.items()},
+        )
+    with _written(args.log):
+        args.log.write_bytes(canonical_json(log) + b"\n")
+    sys.stdout.write(
+        f"written {args.log}; stop the reference, copy its log here with columns t_s and watts, "
+        f"then\n  leakwatt calibrate --reference csv --reference-option path=FILE.csv "
+        f"--log {args.log}\n"
+    )
+    return 0
+
+
+def _by_log(args: argparse.Namespace) -> Calibration:
+    """A recorded reference, brought onto our clock by the signature in both."""
+    path = Path(str(dict(args.reference_option)["path"]))
+    try:
+        log = parse(_Log, json.loads(args.log.read_bytes()), where=str(args.log))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{args.log}: no log of our side ({error}); make it with --reference csv alone, while "
+            "the reference records"
+        ) from error
+    trace = read_trace(path)
+    found = align(trace, log.instants)
+    sys.stderr.write(
+        f"{path} lies {found.offset_s:.2f} ± {found.uncertainty_s:.2g} s from our clock "
+        f"(correlation {found.correlation:.2f})\n"
+    )
+    period_s = float(np.median(np.diff(trace.t_s)))
+    return fit(
+        PowerTrace(t_s=np.array(log.t_s), power_w={r: np.array(w) for r, w in log.power_w.items()}),
+        replace(trace, t_s=trace.t_s + found.offset_s),
+        board=log.board,
+        meter=log.meter,
+        reference_meter=path.name,
+        date=_today(),
+        window_s=max(_SHORTEST_WINDOW_S, _SAMPLES_PER_WINDOW * period_s),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Log:
+    """Our side of a calibration by a recorded reference.
+
+    Attributes:
+        instants: of the signature, in ns; see `hardware.alignment.signature`.
+        t_s: of the samples, on CLOCK_MONOTONIC.
+    """
+
+    board: str
+    meter: str
+    instants: tuple[int, ...]
+    t_s: tuple[float, ...]
+    power_w: Mapping[str, tuple[float, ...]]
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError.of(path, error, then="calibrate again") from error
+
+
+def _board() -> str:
+    board = read_board()
+    if isinstance(board, Missing):
+        raise ConfigError(f"a calibration belongs to a model of board, and here {board.why}")
+    return board
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
 
 
 def _open(choice: Choice) -> OpenMeter:
@@ -167,24 +181,6 @@ def _open(choice: Choice) -> OpenMeter:
     if opened.info.absent:
         raise ConfigError(opened.info.absent)
     return opened
-
-
-def _staircase() -> Iterator[int]:
-    """Cores to load, again and again: none, all, half, a quarter."""
-    n = os.cpu_count() or 1
-    return itertools.cycle(dict.fromkeys([0, n, -(-n // 2), -(-n // 4)]))
-
-
-@contextlib.contextmanager
-def _busy(n: int) -> Iterator[None]:
-    """Keep so many cores busy meanwhile."""
-    spinning = [subprocess.Popen([sys.executable, "-c", _SPIN]) for _ in range(n)]  # noqa: S603
-    try:
-        yield
-    finally:
-        for process in spinning:
-            process.kill()
-            process.wait()
 
 
 def _text(found: Calibration, path: Path) -> str:
@@ -221,5 +217,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seconds", type=float, default=240.0, help="in all (240)")
     parser.add_argument("--no-load", action="store_true", help="leave the load to me")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        default=Path("calibration-log.json"),
+        help="our side, for a reference that is a csv (%(default)s)",
+    )
     parser.add_argument("--out", type=Path, default=Path("calibration.toml"), help="(%(default)s)")
     return parser
