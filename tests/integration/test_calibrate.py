@@ -88,8 +88,8 @@ def test_a_log_with_a_clock_of_its_own_is_aligned_and_fitted(
     command = ["--reference", "csv", "--reference-option", f"path={tmp_path / 'meter.csv'}"]
     assert main([*command, "--log", str(tmp_path / "log.json"), "--out", str(out)]) == 0
     found = load_calibration(str(out), meter="rpi5")
-    assert found.gain == pytest.approx(GAIN, abs=0.02)
-    assert found.offset_w == pytest.approx(OFFSET_W, abs=0.1)
+    assert found.gain == pytest.approx(GAIN, abs=0.05)
+    assert found.offset_w == pytest.approx(OFFSET_W, abs=0.25)
     assert found.board == "Raspberry Pi 5 Model B"
     offset_s, uncertainty_s = re.findall(r"lies ([\d.]+) ± ([\d.]+) s", capsys.readouterr().err)[0]
     assert abs(float(offset_s) - 1234) <= float(uncertainty_s) <= 0.2
