@@ -54,7 +54,7 @@ class Far:
 
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Far]]:
-    monkeypatch.setattr("hardware.meters.usb_meter._TIMEOUT_S", 0.15)
+    monkeypatch.setattr("hardware.meters.usb_meter._TIMEOUT_S", 0.5)
     made: list[Far] = []
 
     def make(*answers: bytes) -> Far:
