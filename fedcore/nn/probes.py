@@ -10,7 +10,7 @@ neuron updates.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,29 +19,9 @@ from torch import Tensor, nn
 
 from fedcore.nn.functional import logits
 from fedcore.nn.models.network import Network, Spiking
+from fedcore.operations import LayerCount
 
-__all__ = ["LayerCount", "count_layers"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerCount:
-    """One layer's synapses and the neurons behind them, for one example (mean over the batch).
-
-    Attributes:
-        name: of the layer's parameters, without ".weight".
-        neurons: number of its neurons.
-        steps: of time.
-        spikes: that its neurons sent; 0 where they do not spike.
-        acs: accumulations in its synapses.
-        macs: multiply-accumulations in its synapses.
-    """
-
-    name: str
-    neurons: int
-    steps: int
-    spikes: float = 0.0
-    acs: float = 0.0
-    macs: float = 0.0
+__all__ = ["count_layers"]
 
 
 def count_layers(

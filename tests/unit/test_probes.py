@@ -10,7 +10,8 @@ import torch
 
 from fedcore.nn.arrays import to_tensors
 from fedcore.nn.models import build, initial_weights
-from fedcore.nn.probes import LayerCount, count_layers
+from fedcore.nn.probes import count_layers
+from fedcore.operations import LayerCount
 from fedcore.plan import ModelSpec, NeuronSpec
 
 pytestmark = pytest.mark.torch
