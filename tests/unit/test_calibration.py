@@ -59,6 +59,17 @@ def test_the_line_is_recovered_and_the_truth_lies_in_the_interval() -> None:
     assert held >= 0.95 * 180
 
 
+def test_what_is_a_curve_stays_inside_the_interval_of_the_line() -> None:
+    internal, _ = traces(5, noise_w=0.02)
+    sensor_w = internal.power_w["a"] + internal.power_w["b"]
+    curved_w = 1.2 * sensor_w + 0.05 * (sensor_w - 5) ** 2
+    made = fit(internal, PowerTrace(t_s=internal.t_s, power_w={"r": curved_w}), **MADE)
+    for load_w in (2.0, 5.0, 8.0):
+        true_w = 1.2 * load_w + 0.05 * (load_w - 5) ** 2
+        assert abs(made.apply(load_w) - true_w) > 0.05
+        assert abs(made.apply(load_w) - true_w) <= made.offset_error_w
+
+
 def test_few_windows_little_spread_and_unlike_traces_are_refused_in_one_line() -> None:
     internal, reference = traces(0)
     short = PowerTrace(t_s=reference.t_s[:60], power_w={"r": reference.power_w["reference"][:60]})
