@@ -167,7 +167,10 @@ def _read_w(link: http.client.HTTPConnection, api: _Api, channel: int) -> float:
         raise ValueError(f"an answer of more than {_LONGEST_ANSWER} bytes")
     if answer.status != http.client.OK:
         raise ValueError(f"HTTP status {answer.status} {answer.reason}")
-    return _power_w(json.loads(body), api, channel)
+    try:
+        return _power_w(json.loads(body), api, channel)
+    except (OverflowError, RecursionError) as error:
+        raise ValueError(f"an answer that no plug gives ({error})") from error
 
 
 def _power_w(answer: Any, api: _Api, channel: int) -> float:

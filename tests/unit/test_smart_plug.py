@@ -145,6 +145,8 @@ TROUBLES: list[tuple[Trouble, str]] = [
     (says({"apower": True}), "a power of True"),
     (says({"apower": -3.0}), "a power of -3.0"),
     (says(b'{"apower": NaN}'), "a power of nan"),
+    (says(b'{"apower": 1%s}' % (b"0" * 400)), "no plug gives"),
+    (says(b"[" * 50_000), "no plug gives"),
 ]
 
 
