@@ -17,11 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedcore.errors import ConfigError
 from fedcore.nn.functional import logits
-from fedcore.nn.models.network import Network, Spiking
+from fedcore.nn.models.network import Integrating, Network, Sampling, Spiking
+from fedcore.nn.models.normalisation import BatchNorm
 from fedcore.operations import LayerCount
 
 __all__ = ["count_layers"]
+
+_SYNAPSES = (nn.Conv2d, nn.Linear)
+_NOT_SYNAPTIC = (nn.AvgPool2d, nn.Flatten, nn.ReLU, nn.Sigmoid, nn.Tanh)
+_COUNTED = (*_SYNAPSES, *_NOT_SYNAPTIC, BatchNorm, Integrating, Sampling, Spiking)
 
 
 def count_layers(
@@ -36,7 +42,12 @@ def count_layers(
 
     Returns:
         One entry per layer with weights, in order.
+
+    Raises:
+        ConfigError: a layer is of a kind that is not counted.
     """
+    for name, layer in model.named_children():
+        _check_kind(name, layer)
     steps, n_examples = inputs.shape[:2]
     counts: dict[str, LayerCount] = {}
 
@@ -52,6 +63,7 @@ def count_layers(
             steps=steps,
             acs=products if binary else 0.0,
             macs=0.0 if binary else products,
+            dense=_products(layer, torch.ones_like(x)) / n_examples if binary else products,
         )
 
     def count_pooled(name: str, _layer: nn.Module, _arrived: object, currents: Tensor) -> None:
@@ -63,7 +75,7 @@ def count_layers(
     hooks = []
     name = ""
     for child, layer in model.named_children():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        if isinstance(layer, _SYNAPSES):
             name = child  # what follows, up to the next synapses, belongs to this layer
             hooks.append(layer.register_forward_hook(partial(count_synapses, name)))
         elif isinstance(layer, nn.AvgPool2d):
@@ -77,6 +89,16 @@ def count_layers(
         for hook in hooks:
             hook.remove()
     return tuple(counts.values())
+
+
+def _check_kind(name: str, layer: nn.Module) -> None:
+    weights_of_neurons = isinstance(layer, Spiking) and any(True for _ in layer.parameters())
+    grouped = isinstance(layer, nn.Conv2d) and (layer.groups != 1 or layer.dilation != (1, 1))
+    if weights_of_neurons or grouped or not isinstance(layer, _COUNTED):
+        raise ConfigError(
+            f"operations of layer {name!r} ({layer}) are not counted; counted are Linear, Conv2d "
+            "without groups and dilation, and neurons without weights of their own"
+        )
 
 
 def _products(layer: nn.Conv2d | nn.Linear, present: Tensor) -> float:
