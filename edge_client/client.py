@@ -159,7 +159,8 @@ class Client:
             labels = [self.shard.labels[batch] for batch in batches]
             rng = self._stream("encode", plan)
             spikes = [encode(plan.encoding, step, rng) for step in inputs]
-        truth = Truth.copy_of(inputs=inputs, labels=labels, encoded=spikes)
+        with self._phase(Phase.SEAL, order, work):
+            truth = Truth.copy_of(inputs=inputs, labels=labels, encoded=spikes)
         with self._phase(Phase.TRAIN, order, work):
             tensors = self.backend.train(spikes, labels, noise=self._noise("model", plan))
         with self._phase(Phase.DEFEND, order, work):
@@ -176,7 +177,8 @@ class Client:
             )
             work.body = pack_update(update, codec=plan.codec, client_id=self.name)
             work.sha256 = hashlib.sha256(work.body).hexdigest()
-        self.vault.seal(truth, ticket=self._ticket(plan), sha256=work.sha256)
+        with self._phase(Phase.SEAL, order, work):
+            self.vault.seal(truth, ticket=self._ticket(plan), sha256=work.sha256)
         return work
 
     def _submit(self, order: Order, work: _Work) -> None:

@@ -34,7 +34,7 @@ DIVERGED = Missing(why="the loss is not finite: the model has diverged")
 
 
 class Phase(enum.Enum):
-    """The parts of a client's round, in order."""
+    """The parts of a client's round, in order. Sealing is the testbed's own, for its judge."""
 
     IDLE = "idle"
     RECEIVE = "receive"
@@ -42,6 +42,7 @@ class Phase(enum.Enum):
     ENCODE = "encode"
     TRAIN = "train"
     DEFEND = "defend"
+    SEAL = "seal"
     SUBMIT = "submit"
 
 

@@ -42,10 +42,12 @@ def test_one_round_from_order_to_report(site: Site) -> None:
         Phase.RECEIVE,
         Phase.EVALUATE,
         Phase.ENCODE,
+        Phase.SEAL,
         Phase.TRAIN,
         Phase.DEFEND,
         Phase.SUBMIT,
-        Phase.SUBMIT,  # packing and sending; sealing lies between and is not the client's cost
+        Phase.SEAL,  # between packing and sending; not the client's cost
+        Phase.SUBMIT,
     ]
     for record in report.phases:
         assert record.duration_s > 0
