@@ -36,7 +36,7 @@ class OperationTable:
         weight_read_pj: fetching the weight of either.
         neuron_update_pj: one neuron, one step.
         spike_pj: sending one spike.
-        also_without: costs that the source knows and that counts alone cannot price.
+        remark: what its energies hold or lack beyond that, for people.
     """
 
     title: str
@@ -46,7 +46,7 @@ class OperationTable:
     weight_read_pj: tuple[float, float] | None = None
     neuron_update_pj: tuple[float, float] | None = None
     spike_pj: tuple[float, float] | None = None
-    also_without: str = ""
+    remark: str = ""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -54,15 +54,15 @@ class OperationTable:
                 raise ConfigError(f"need 0 < low <= high; got {name} = {list(value)}")
 
     @property
-    def without(self) -> str:
-        """The terms that its energies do not hold, for people."""
+    def unpriced(self) -> str:
+        """What its source has no figure of its own for, for people."""
         terms = {
             "weight reads": self.weight_read_pj,
             "neuron updates": self.neuron_update_pj,
             "sent spikes": self.spike_pj,
         }
         unknown = [name for name, value in terms.items() if value is None]
-        return "; ".join(filter(None, [", ".join([*unknown, "static power"]), self.also_without]))
+        return "; ".join(filter(None, [", ".join([*unknown, "static power"]), self.remark]))
 
 
 def operation_tables() -> tuple[OperationTable, ...]:
@@ -123,6 +123,7 @@ def price_lines(layers: Sequence[LayerCount]) -> Iterator[str]:
         else:
             yield (
                 f"{table.title}: {energy.energy_j * 1e9:.4g} nJ "
-                f"[{energy.low_j * 1e9:.4g}, {energy.high_j * 1e9:.4g}], without {table.without}"
+                f"[{energy.low_j * 1e9:.4g}, {energy.high_j * 1e9:.4g}]; "
+                f"no figure of their own for {table.unpriced}"
             )
     yield "Loihi 2: no official figure"

@@ -73,8 +73,9 @@ def test_steps_are_paid_for_by_silent_neurons_too() -> None:
 
 def test_memory_is_priced_or_said_to_be_missing() -> None:
     plain, full = table("45 nm, float32 arithmetic"), "45 nm, float32 arithmetic and weight reads"
-    assert "weight reads" in plain.without
-    assert "weight reads" not in table(full).without
+    assert "weight reads" in plain.unpriced
+    assert "no memory" in plain.unpriced
+    assert "weight reads" not in table(full).unpriced
     low, high = interval_pj(GREY, full)
     assert low - interval_pj(GREY, plain.title)[0] == pytest.approx(812 * 5)
     assert high - interval_pj(GREY, plain.title)[1] == pytest.approx(812 * 1300)
@@ -85,7 +86,7 @@ def test_every_table_says_its_source_and_that_static_power_is_not_in_it(
     one: OperationTable,
 ) -> None:
     assert one.source
-    assert "static power" in one.without
+    assert "static power" in one.unpriced
 
 
 @pytest.mark.parametrize("layers", [SPIKING, GREY])

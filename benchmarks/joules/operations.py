@@ -1,0 +1,97 @@
+"""Counted operations of small networks beside a count by plain loops, and what tables make of them.
+
+The loops look at every weight, every position and every step by itself. Recurrent layers are not
+among our networks; a layer of a kind that is not counted is refused by name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fedcore.nn.arrays import to_tensors
+from fedcore.nn.functional import run
+from fedcore.nn.models import build, initial_weights
+from fedcore.nn.models.network import Network
+from fedcore.nn.probes import count_layers
+from fedcore.plan import ModelSpec
+from hardware.operations import price_lines
+
+__all__ = ["rows"]
+
+Array = npt.NDArray[np.float32]
+
+NETWORKS = {
+    "dense": ("mlp", {"hidden": [6, 5]}),
+    "conv": ("convnet", {"channels": [2, 3]}),
+    "pooled": ("vgg-small", {"channels": [2, 3]}),
+}
+N_STEPS = 4
+
+
+def rows() -> Iterator[str]:
+    """A line per network, twin and batch size, then one network's energies under all tables."""
+    yield "network  twin     batch  AC/example  MAC/example  by loops"
+    for (kind, (name, options)), spiking, n_examples in itertools.product(
+        NETWORKS.items(), (False, True), (1, 8)
+    ):
+        spec = ModelSpec(
+            name=name,
+            spiking=spiking,
+            input_shape=(1, 6, 6),
+            n_classes=3,
+            init_gain=3.0,
+            options=options,
+        )
+        model, params = build(spec), to_tensors(initial_weights(spec, 1))
+        draw = torch.Generator().manual_seed(n_examples)
+        inputs = torch.rand(N_STEPS, n_examples, 1, 6, 6, generator=draw)
+        inputs = (inputs < 0.3).float() if spiking else inputs
+        layers = count_layers(model, params, inputs)
+        received = run(model, params, inputs).received
+        ours = [(layer.acs, layer.macs) for layer in layers]
+        loops = [_by_loops(model, layer.name, received[layer.name]) for layer in layers]
+        acs, macs = (sum(layer[n] for layer in ours) for n in (0, 1))
+        yield (
+            f"{kind:8} {'spiking' if spiking else 'analog':8} {n_examples:5} {acs:11.3f} "
+            f"{macs:12.3f}  {'equal' if ours == loops else f'DIFFER: {ours} {loops}'}"
+        )
+    yield f"The last one ({kind}, spiking), one forward run:"
+    yield from price_lines(layers)
+
+
+def _by_loops(model: Network, name: str, x: Tensor) -> tuple[float, float]:
+    """Accumulations and multiply-accumulations per example of a layer that received x."""
+    layer = cast("nn.Linear | nn.Conv2d", model.get_submodule(name))
+    examples = x.flatten(0, 1).numpy()
+    binary = bool(np.isin(examples, (0, 1)).all())
+    uses = itertools.chain.from_iterable(_uses(layer, example) for example in examples)
+    products = sum(n_weights for value, n_weights in uses if value or not binary)
+    mean = products / x.shape[1]
+    return (mean, 0.0) if binary else (0.0, mean)
+
+
+def _uses(layer: nn.Linear | nn.Conv2d, example: Array) -> Iterator[tuple[float, int]]:
+    """Each input value that meets weights, and how many; again for each place of a kernel."""
+    if isinstance(layer, nn.Linear):
+        yield from ((value, layer.out_features) for value in example)
+        return
+    size, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
+    channels, height, width = example.shape
+    tops = range(-padding, height + padding - size + 1, stride)
+    lefts = range(-padding, width + padding - size + 1, stride)
+    for c, top, left, i, j in itertools.product(
+        range(channels), tops, lefts, range(size), range(size)
+    ):
+        if 0 <= top + i < height and 0 <= left + j < width:
+            yield example[c, top + i, left + j], layer.out_channels
+
+
+if __name__ == "__main__":
+    print("\n".join(rows()))
