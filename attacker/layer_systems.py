@@ -155,7 +155,9 @@ class _System:
 
     def dense(self) -> Tensor:
         """All equations, [equation, value]."""
-        by_channel = torch.kron(torch.eye(self.size[0]).to(self.weight), self.of_places)
+        by_channel = torch.kron(
+            torch.eye(self.size[0]).to(self.weight), self.of_places.contiguous()
+        )
         ones = torch.eye(prod(self.size)).to(self.weight).reshape(-1, *self.size)
         return torch.cat([by_channel, self._convolve(ones).flatten(1).T[self.known]])
 

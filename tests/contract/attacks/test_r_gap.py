@@ -78,6 +78,17 @@ def test_too_few_equations_are_counted(laboratory) -> None:
     assert laboratory.psnr_db(answer) < 60
 
 
+def test_too_few_equations_of_several_channels_still_give_the_shortest_input(laboratory) -> None:
+    narrow = ModelSpec(
+        name="convnet", activation="tanh", input_shape=(2, 8, 8), options={"channels": [1]}
+    )
+    inputs = np.random.default_rng(0).random((1, 2, 8, 8), dtype=np.float32)
+    seen = laboratory.victim([7], model=narrow, inputs=inputs)
+    (answer,) = laboratory.attack("r-gap", [seen], iterations=1)
+    assert not answer.failed
+    assert answer.certificate == {"missing readout": 0, "missing conv1": 128 - (16 + 2 * 25 - 1)}
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
