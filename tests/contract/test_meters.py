@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.joules.faked_boards import BOARDS
 from fedcore.energy import Boundary
 from fedcore.plan import Choice
 from fedcore.strict import build, canonical_json, parse
@@ -70,6 +71,11 @@ def _pmic(folder: Path) -> dict[str, Any]:
     return {"root": str(folder)}
 
 
+def _jetson(folder: Path) -> dict[str, Any]:
+    next(board for board in BOARDS if board.meter == "jetson").write(folder)
+    return {"root": str(folder)}
+
+
 SETTINGS = {
     "auto": _powercap,
     "battery": _battery,
@@ -80,6 +86,7 @@ SETTINGS = {
         ]
     },
     "csv-replay": _trace,
+    "jetson": _jetson,
     "null": lambda _: {},
     "nvml": lambda _: {},  # a real card or none
     "perf": _software_events,
