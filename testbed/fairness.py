@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fedcore.energy import PhaseReport
+from fedcore.energy import EnergyReading, PhaseReport
 from fedcore.layout import RunFolder
 from fedcore.types import Missing
 from testbed.results import ArmResults, Results
@@ -41,6 +41,7 @@ def fair_run(results: Results) -> list[str]:
     ]
     for arm in results.arms:
         said += _throttled(arm)
+        said += _unmarked(arm, cards)
     said += _disturbed(results, cards)
     return [*dict.fromkeys(said), *_unchecked(results)]
 
@@ -117,6 +118,27 @@ def _throttling(report: PhaseReport) -> Iterator[str]:
         counts = source.endswith(("_count", "_cnt"))
         if now > (before.get(source, now) if counts else 0):
             yield source
+
+
+def _unmarked(arm: ArmResults, cards: Mapping[str, Card]) -> Iterator[str]:
+    """Clients of one machine whose readings do not say that others are inside."""
+    clients: dict[str, set[str]] = {}
+    for report in arm.reports:
+        host = _host(cards.get(report.machine_card, {}))
+        if host and any(_is_alone(record.measured) for record in report.phases):
+            clients.setdefault(host, set()).add(report.ticket.client_id)
+    for names in clients.values():
+        if len(names) > 1:
+            yield (
+                f"{', '.join(sorted(names))} ran on one machine in {arm.arm.name}, and their "
+                "readings do not say so (--shared-by): each holds the others' joules."
+            )
+
+
+def _is_alone(measured: tuple[EnergyReading, ...] | Missing) -> bool:
+    return not isinstance(measured, Missing) and not any(
+        flag.startswith("shared(") for reading in measured for flag in reading.flags
+    )
 
 
 def _disturbed(results: Results, cards: Mapping[str, Card]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +24,7 @@ from testbed.tables import Format, Table, table_of, write_table
 __all__ = [
     "Accuracy",
     "ArmResults",
+    "ConditionsRow",
     "EvaluationRow",
     "PhaseRow",
     "ReadingRow",
@@ -140,6 +141,20 @@ class ReadingRow:
     longest_gap_s: float
     meter: str
     flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionsRow:
+    """How a client's machine was at the begin and end of a round, for export."""
+
+    ticket: Ticket
+    attempt: int
+    start_hottest_c: float | Missing
+    end_hottest_c: float | Missing
+    start_throttling: Mapping[str, int] | Missing
+    end_throttling: Mapping[str, int] | Missing
+    start_clock_hz: tuple[int, int] | Missing
+    end_clock_hz: tuple[int, int] | Missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +305,7 @@ def _tables(results: Results) -> list[Table]:
         table_of("updates", AcceptedUpdate, [update for arm in arms for update in arm.updates]),
         table_of("phases", PhaseRow, [_phase_row(*record) for record in records]),
         table_of("readings", ReadingRow, readings),
+        table_of("conditions", ConditionsRow, list(_conditions_rows(arms))),
         table_of("evaluations", EvaluationRow, evaluations),
         table_of("scores", ScoreRow, scores),
         table_of("attempts", Attempt, attempts),
@@ -298,6 +314,21 @@ def _tables(results: Results) -> list[Table]:
         table_of("audit", AuditRow, results.audit),
         table_of("clients", ClientRow, results.clients),
     ]
+
+
+def _conditions_rows(arms: Sequence[ArmResults]) -> Iterator[ConditionsRow]:
+    for report in (report for arm in arms for report in arm.reports):
+        if (found := report.surroundings) is not None:
+            yield ConditionsRow(
+                ticket=report.ticket,
+                attempt=report.attempt,
+                start_hottest_c=found.start.hottest_c,
+                end_hottest_c=found.end.hottest_c,
+                start_throttling=found.start.throttling,
+                end_throttling=found.end.throttling,
+                start_clock_hz=found.start.clock_hz,
+                end_clock_hz=found.end.clock_hz,
+            )
 
 
 def _phase_row(report: PhaseReport, position: int, record: PhaseRecord) -> PhaseRow:

@@ -214,6 +214,22 @@ def test_a_live_attack_on_the_same_host_is_contamination(
     assert all(text.startswith("Contaminated") for text in said)
 
 
+def test_clients_of_one_machine_whose_readings_do_not_say_so_are_named(tmp_path: Path) -> None:
+    run = two_arms(tmp_path)
+    (own,) = run.arms[0].reports
+    other = replace(own, ticket=replace(own.ticket, client_id="client-1"))
+    arms = (replace(run.arms[0], reports=(own, other)), run.arms[1])
+    (said,) = fair_run(replace(run, arms=arms))
+    assert said.startswith("client-0, client-1 ran on one machine in ann")
+    shared = tuple(
+        replace(phase, measured=tuple(replace(r, flags=("shared(2)",)) for r in phase.measured))
+        for phase in own.phases
+    )
+    marked = tuple(replace(report, phases=shared) for report in (own, other))
+    arms = (replace(run.arms[0], reports=marked), run.arms[1])
+    assert fair_run(replace(run, arms=arms)) == []
+
+
 def test_what_nobody_could_read_is_said(tmp_path: Path) -> None:
     blind = conditions(None)
     arms = tuple(
