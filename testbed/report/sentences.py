@@ -204,7 +204,7 @@ def _trade_off(arms: Sequence[ArmResults]) -> list[str]:
     left = front(arms)
     if len(left) == len(arms):
         return [*said, "No arm is shown to be better than another on one axis and worse on none."]
-    return [*said, f"Not beaten by any other arm: {', '.join(left)}."]
+    return [*said, f"Not beaten by any other arm, as far as this attack sees: {', '.join(left)}."]
 
 
 def _contest(contest: Contest) -> str:

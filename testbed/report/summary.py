@@ -107,7 +107,7 @@ def summary_rows(results: Results) -> list[tuple[str, list[str]]]:
             "time per client-round",
             [seconds_text(_mean([c.duration_s for c in arm.costs.values()])) for arm in arms],
         ),
-        ("  of it in no phase", [_percent(uncovered_share(arm.reports)) for arm in arms]),
+        ("  of a round in no phase", [_percent(uncovered_share(arm.reports)) for arm in arms]),
         ("bytes per update", [_bytes(arm) for arm in arms]),
         ("duration", [seconds_text(arm.duration_s) for arm in arms]),
     ]
