@@ -177,8 +177,7 @@ def integrate_counter(
     still_s = seen_s if seen_j == 0 else (end_s - start_s if energy_j == 0 else 0.0)
     if 0 < _STANDSTILL * update_s < still_s:
         raise MeterError(f"the counter stood still for {still_s:.3g} s")
-    power_w = seen_j / seen_s
-    age_j = 2 * power_w * update_s / math.sqrt(6)  # difference of two ages, each uniform
+    age_j = seen_j / seen_s * update_s  # two ages between 0 and the update differ by it at most
     rounding_j = 2 * resolution_j / math.sqrt(6)
     edges_j = 2 * float(np.linalg.norm((used_j * share * (1 - share))[kept]))
     inside = pieces.is_inside

@@ -51,6 +51,7 @@ def read_window(
         reasons = [f"{rail}: {why}" for rail, why in lost.items()]
         return Missing(why="; ".join([*reasons, *faults[-1:]]))
     common = (*info.flags, *flags, *(f"without({rail})" for rail in lost))
+    has_failed = dict(zip(info.rails, np.isnan(values[t_s >= 0]).any(axis=0), strict=True))
     return tuple(
         EnergyReading(
             energy_j=energy.energy_j,
@@ -63,7 +64,9 @@ def read_window(
             n_samples=energy.n_samples,
             longest_gap_s=energy.longest_gap_s,
             meter=info.source,
-            flags=tuple(sorted((*energy.flags, *common))),
+            flags=tuple(
+                sorted((*energy.flags, *common, *["read-failed"] * bool(has_failed[rail])))
+            ),
         )
         for rail, energy in energies.items()
     )

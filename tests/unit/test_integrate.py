@@ -109,7 +109,7 @@ def test_a_short_window_knows_the_power_around_it() -> None:
         update_s=1e-3,
     )
     assert energy.energy_j == pytest.approx(0)
-    assert energy.uncertainty_j == pytest.approx(2 * 50 * 1e-3 / math.sqrt(6), rel=0.01)
+    assert energy.uncertainty_j == pytest.approx(50 * 1e-3, rel=0.01)
 
 
 def test_a_gap_inside_costs_a_counter_nothing_but_one_over_an_edge_does() -> None:

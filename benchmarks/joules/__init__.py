@@ -1,0 +1,1 @@
+"""What benchmarks/hardware.py prints, one module per table."""
