@@ -34,6 +34,7 @@ from fedcore.energy import (
     WindowRecord,
 )
 from fedcore.errors import ConfigError, Refusal, UpdateError
+from fedcore.operations import LayerCount
 from fedcore.plan import RoundPlan, Training
 from fedcore.seeds import ClientSecret
 from fedcore.tensors import unpack_weights
@@ -48,6 +49,7 @@ __all__ = ["Client", "choose_batches"]
 log = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = 256  # bounds memory, not the result
+_COUNTED_EXAMPLES = 16
 
 
 def _ignore(_: PhaseReport) -> None:
@@ -63,6 +65,7 @@ class _Work:
     body: bytes = field(default=b"", repr=False)
     sha256: str = ""
     evaluation: Evaluation | None = None
+    operations: tuple[LayerCount, ...] | Missing | None = None
     phases: list[WindowRecord] = field(default_factory=list)
 
 
@@ -135,8 +138,9 @@ class Client:
             self._work.phases.extend(phases)
         if order.plan.train:
             self._submit(order, self._work)
-        else:
-            self._measure_idling()  # the last round only evaluates
+        else:  # the last round only evaluates
+            self._work.operations = self._count(order.plan)
+            self._measure_idling()
         self._report(order, self._work)
 
     def _compute(self, order: Order, phases: list[WindowRecord]) -> _Work:
@@ -213,12 +217,21 @@ class Client:
             clock_uncertainty_s=clock.uncertainty_s,
             machine_card=self.card_digest,
             surroundings=Surroundings(
-                start=work.conditions, end=self.conditions(), baselines=tuple(self._baselines)
+                start=work.conditions,
+                end=self.conditions(),
+                baselines=tuple(self._baselines),
+                operations=work.operations,
             ),
         )
         self.link.report(report)
         self.on_report(report)
         self._baselines.clear()
+
+    def _count(self, plan: RoundPlan) -> tuple[LayerCount, ...] | Missing:
+        """Of held-out examples, since what a network does depends on what it is shown."""
+        rng = self._stream("count", plan)
+        some = self.shard.eval_inputs[:_COUNTED_EXAMPLES]
+        return self.backend.count(encode(plan.encoding, some, rng))
 
     def _measure_idling(self) -> None:
         if self.baseline_s:

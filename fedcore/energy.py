@@ -9,6 +9,7 @@ from typing import Literal
 
 from fedcore.conditions import Conditions
 from fedcore.errors import MeterError
+from fedcore.operations import LayerCount
 from fedcore.types import Missing, Ticket
 
 __all__ = [
@@ -317,11 +318,14 @@ class Surroundings:
         end: when it was reported.
         baselines: idle powers measured since the last report: before the first round, and after
             the last one.
+        operations: of one example's forward run with the round's incoming weights, by layer;
+            counted in rounds that only evaluate, None in others.
     """
 
     start: Conditions
     end: Conditions
     baselines: tuple[Baseline, ...] = ()
+    operations: tuple[LayerCount, ...] | Missing | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,10 @@ import numpy as np
 
 from fedcore.defences.noise import NoiseSource
 from fedcore.energy import Evaluation
+from fedcore.operations import LayerCount
 from fedcore.plan import RoundPlan
 from fedcore.registry import Registry
-from fedcore.types import TensorMap
+from fedcore.types import Missing, TensorMap
 
 __all__ = ["BACKENDS", "Backend"]
 
@@ -53,6 +54,16 @@ class Backend(Protocol):
         Args:
             inputs: encoded, float32 [time, batch, feature...].
             labels: int64 [batch].
+        """
+
+    def count(self, inputs: np.ndarray) -> tuple[LayerCount, ...] | Missing:
+        """Operations of one forward run of the loaded weights, per layer and example.
+
+        Args:
+            inputs: encoded, float32 [time, batch, feature...].
+
+        Returns:
+            What really ran here, or why it cannot be counted; never 0 for the unknown.
         """
 
     def describe(self) -> Mapping[str, str]:

@@ -18,10 +18,12 @@ from fedcore.nn.learning_rules import LEARNING_RULES
 from fedcore.nn.learning_rules.base import Batch
 from fedcore.nn.models import build, initial_weights
 from fedcore.nn.models.network import Network
+from fedcore.nn.probes import count_layers
 from fedcore.nn.sensitivity import BatchView
+from fedcore.operations import LayerCount
 from fedcore.plan import ModelSpec, RoundPlan
 from fedcore.tensors import schema_of
-from fedcore.types import TensorMap
+from fedcore.types import Missing, TensorMap
 
 __all__ = ["TorchBackend"]
 
@@ -92,6 +94,13 @@ class TorchBackend:
             n_examples=len(labels),
             mean_loss=float(mean_loss) if mean_loss.isfinite() else DIVERGED,
         )
+
+    def count(self, inputs: np.ndarray) -> tuple[LayerCount, ...] | Missing:
+        """See `Backend.count`."""
+        try:
+            return count_layers(self._network, self._params, to_tensor(inputs))
+        except ConfigError as error:
+            return Missing(why=str(error))
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""

@@ -23,6 +23,7 @@ from testbed.report.canvas import Drawing, look_of
 from testbed.report.comparison import Comparison, compare
 from testbed.report.exposure import exposure_table
 from testbed.report.grids import Grid
+from testbed.report.operations import operations_table
 from testbed.report.plane import plane_figure
 from testbed.report.sentences import sentences
 from testbed.report.summary import summary_rows
@@ -85,6 +86,7 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
             if not isinstance(found.summary("ssim").rdlv, Missing)
         ],
         "exposure": exposure_table({arm.arm.name: arm.exposures for arm in arms}),
+        "operations": operations_table(arms),
         "bars": list(itertools.chain.from_iterable(_bars(arm, folder) for arm in arms)),
         "phases": [row for arm in arms for row in _phase_rows(arm)],
         "training": [

@@ -53,6 +53,15 @@ def weights(*, spiking: bool) -> dict[str, np.ndarray]:
     return initial_weights(spec(spiking=spiking), 5)
 
 
+def test_operations_are_counted_per_layer_or_their_absence_has_a_reason(backend: Backend) -> None:
+    (inputs,), _ = spikes(n_batches=1)
+    backend.load(plan(spiking=True), weights(spiking=True))
+    hidden, readout = backend.count(inputs)
+    assert hidden.acs == inputs.sum() / BATCH * 8
+    assert hidden.macs == 0
+    assert readout.acs == pytest.approx(hidden.spikes * 10)
+
+
 @pytest.fixture(params=BACKENDS.names())
 def backend(request: pytest.FixtureRequest) -> Backend:
     return BACKENDS.get(request.param)(threads=1)

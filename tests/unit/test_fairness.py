@@ -253,6 +253,7 @@ def arm_with(*baselines: tuple[Baseline, ...]) -> ArmOf:
 
 
 def test_net_energy_takes_the_idle_power_around_the_round_off() -> None:
+    pytest.importorskip("scipy")
     (net,) = net_energies([arm_with((idle(1, 2.0),), (), (idle(400, 2.2),))])
     assert isinstance(net, MeanEnergy)
     assert net.value_j == pytest.approx(5.0 - 2.1)

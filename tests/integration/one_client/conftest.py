@@ -27,6 +27,7 @@ from fedcore.energy import Evaluation, PhaseReport
 from fedcore.errors import UpdateError
 from fedcore.ground_truth import JudgeKey, VictimRecord, open_record
 from fedcore.health import Pulse
+from fedcore.operations import LayerCount
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training
 from fedcore.seeds import ClientSecret
 from fedcore.tensors import pack_weights
@@ -95,6 +96,10 @@ class LinearBackend:
             n_examples=len(labels),
             mean_loss=float(-np.log(said[np.arange(len(labels)), labels]).mean()),
         )
+
+    def count(self, inputs: np.ndarray) -> tuple[LayerCount, ...]:
+        macs = float(inputs[:, 0].size * 3)
+        return (LayerCount(name="readout", neurons=3, steps=len(inputs), macs=macs, dense=macs),)
 
     def describe(self) -> dict[str, str]:
         return {}

@@ -154,6 +154,8 @@ def test_a_closing_plan_is_evaluated_and_reported_without_an_update(site: Site) 
     assert [r.phase for r in report.phases] == [Phase.IDLE, Phase.RECEIVE, Phase.EVALUATE]
     assert not site.aggregator.uploads
     assert not site.records()
+    (readout,) = report.surroundings.operations
+    assert readout.macs == readout.dense > 0
 
 
 def test_idling_is_measured_before_the_first_round_and_after_the_last(site: Site) -> None:
