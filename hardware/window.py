@@ -32,6 +32,7 @@ from hardware.sampler_keeper import SamplerKeeper
 __all__ = ["Recorder", "Window", "measured"]
 
 _AUTO = Choice(name="auto")
+_FRESH_NS = 2_000_000  # of a sample that may stand at a window's begin
 _GAP_PERIODS = 3  # samples lie up to 1.5 periods apart, where the machine is not busy
 
 
@@ -129,7 +130,8 @@ class Recorder:
     def begin(self, name: str | Phase) -> Window:
         """Open a window."""
         with self._lock:
-            self._mark()
+            if not self._has_fresh_sample():
+                self._mark()
             window = Window(
                 name=name.value if isinstance(name, Phase) else name,
                 start_clocks=self._clocks(),
@@ -204,6 +206,11 @@ class Recorder:
         except MeterError as error:
             return Missing(why=str(error))
         return None
+
+    def _has_fresh_sample(self) -> bool:
+        """Whether the edge of the window that just closed is this one's, too."""
+        newest_ns = self._samples[-1].mono_ns if self._samples else 0
+        return time.monotonic_ns() - newest_ns < _FRESH_NS
 
     def _read(self, window: Window, end_ns: int) -> tuple[EnergyReading, ...] | Missing:
         if isinstance(self.meter, Missing):

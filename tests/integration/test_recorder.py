@@ -479,3 +479,18 @@ def test_names_are_checked_at_once() -> None:
         Recorder(meter=Choice(name="null", options={"wy": "x"}))
     with pytest.raises(ConfigError, match="did you mean 'raspberry-pi-5'"):
         Recorder(energy_model="raspberrypi-5")
+
+
+def test_windows_one_after_the_other_share_their_edge(recorder: MakeRecorder) -> None:
+    """So that little of a round lies in no window, and still none is open at its begin."""
+    meter, records = recorder(*STEADY), []
+    for _ in range(20):
+        with measured(meter, "step", records):
+            time.sleep(0.004)
+    for record in records:
+        (reading,) = record.measured
+        assert reading.coverage == 1
+        assert "edge" not in reading.flags
+    ends_ns = [r.start_mono_ns + r.duration_s * 1e9 for r in records]
+    gaps_ms = [(r.start_mono_ns - end) * 1e-6 for r, end in zip(records[1:], ends_ns, strict=False)]
+    assert sorted(gaps_ms)[len(gaps_ms) // 2] < 2
