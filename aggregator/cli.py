@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import math
 import os
 import signal
 import sys
@@ -22,6 +21,7 @@ from aggregator.journal import storing
 from aggregator.metrics import families_of
 from aggregator.rpc import start_server
 from aggregator.server import Aggregator, ServerOptions
+from fedcore.command_line import positive_s
 from fedcore.errors import FedcoreError
 from fedcore.health import Pulse
 from fedcore.layout import RunFolder
@@ -103,14 +103,6 @@ def _announce(path: Path, address: str) -> None:
         partial.replace(path)
 
 
-def _positive(text: str) -> float:
-    """An argparse type: a time in s."""
-    with contextlib.suppress(ValueError):
-        if 0 < (value := float(text)) < math.inf:
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds > 0")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="leakwatt-aggregator", description="Serve the rounds of one run folder."
@@ -127,11 +119,11 @@ def _parser() -> argparse.ArgumentParser:
         help="what accepted updates survive: killed processes, or a power loss too (%(default)s)",
     )
     parser.add_argument(
-        "--heartbeat-s", type=_positive, default=5.0, help="asked of the clients (%(default)s)"
+        "--heartbeat-s", type=positive_s, default=5.0, help="asked of the clients (%(default)s)"
     )
     parser.add_argument(
         "--grace-s",
-        type=_positive,
+        type=positive_s,
         default=10.0,
         help="wait so long at the end for clients and watchers that do not move (%(default)s)",
     )

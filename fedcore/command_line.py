@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import signal
 from types import FrameType
 from typing import Any
 
-__all__ = ["exit_on_signals", "key_value"]
+__all__ = ["exit_on_signals", "key_value", "positive_s"]
 
 
 def key_value(text: str) -> tuple[str, Any]:
@@ -24,6 +26,18 @@ def key_value(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except ValueError:
         return key, value
+
+
+def positive_s(text: str) -> float:
+    """An argparse type: a time in s.
+
+    Raises:
+        ArgumentTypeError: it is no number above 0, or infinite.
+    """
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds > 0")
 
 
 def exit_on_signals() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedcore.command_line import key_value
+from fedcore.command_line import key_value, positive_s
 from fedcore.errors import ConfigError, StorageError
 from fedcore.plan import Choice
 from fedcore.strict import build, canonical_json, parse
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _beside(args: argparse.Namespace) -> Calibration:
     """Both meters now, on our clock."""
-    board = _board()
+    board = _board(args)
     name = _REFERENCES.get(args.reference, args.reference)
     with (
         _open(Choice(name=args.meter, options=dict(args.option))) as internal,
@@ -91,7 +91,7 @@ def _beside(args: argparse.Namespace) -> Calibration:
 
 def _write_log(args: argparse.Namespace) -> int:
     """Our side of it, with a signature that a meter with a clock of its own will show, too."""
-    board = _board()
+    board = _board(args)
     with _open(Choice(name=args.meter, options=dict(args.option))) as internal:
         sys.stderr.write("the reference must be recording now; a signature goes first\n")
         instants = signature(burn_s=_BURN_S, pause_s=_BURN_S)
@@ -165,10 +165,10 @@ def _written(path: Path) -> Iterator[None]:
         raise StorageError.of(path, error, then="calibrate again") from error
 
 
-def _board() -> str:
-    board = read_board()
+def _board(args: argparse.Namespace) -> str:
+    board: str | Missing = args.board or read_board()
     if isinstance(board, Missing):
-        raise ConfigError(f"a calibration belongs to a model of board, and here {board.why}")
+        raise ConfigError(f"{board.why}; say --board NAME, since a calibration is of one model")
     return board
 
 
@@ -215,7 +215,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="port=, host= or path=",
     )
-    parser.add_argument("--seconds", type=float, default=240.0, help="in all (240)")
+    parser.add_argument("--seconds", type=positive_s, default=240.0, help="in all (240)")
+    parser.add_argument("--board", help="model of this board (as the device tree names it)")
     parser.add_argument("--no-load", action="store_true", help="leave the load to me")
     parser.add_argument(
         "--log",

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from fedcore.command_line import key_value
+from fedcore.command_line import key_value, positive_s
 from fedcore.energy import WindowRecord
 from fedcore.errors import ConfigError, StorageError
 from fedcore.plan import Choice
@@ -56,7 +56,7 @@ def add_meter_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="of the meter; may be given again",
     )
-    parser.add_argument("--period-s", type=float, default=0.1, help="between samples (0.1)")
+    parser.add_argument("--period-s", type=positive_s, default=0.1, help="between samples (0.1)")
     parser.add_argument(
         "--energy-model", default="generic-x86-thread", help="table that prices CPU seconds"
     )
@@ -122,10 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Watch what this machine draws, or measure what a command costs.",
     )
     add_meter_options(parser)
-    parser.add_argument("--every-s", type=float, default=1.0, help="between lines and rows (1)")
-    parser.add_argument("--seconds", type=float, help="watch so long (until Ctrl-C)")
     parser.add_argument(
-        "--baseline-s", type=float, default=0.0, help="idle before and after COMMAND, for its net"
+        "--every-s", type=positive_s, default=1.0, help="between lines and rows (1)"
+    )
+    parser.add_argument("--seconds", type=positive_s, help="watch so long (until Ctrl-C)")
+    parser.add_argument(
+        "--baseline-s", type=positive_s, help="idle before and after COMMAND, for its net (none)"
     )
     parser.add_argument("--csv", type=Path, help="record mean watts, as the meter csv-replay reads")
     parser.add_argument("--out", type=Path, help="write what COMMAND cost as JSON")
@@ -134,15 +136,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _wrap(recorder: Recorder, command: Sequence[str], args: argparse.Namespace) -> int:
     """Run a command inside a window."""
-    before = recorder.baseline(args.baseline_s) if args.baseline_s else None
-    with _recording(recorder, args):
-        code, record = measured_command(recorder, command)
-    idle = (before, recorder.baseline(args.baseline_s)) if before else None
-    sys.stderr.write("\n" + as_text(record, idle))
-    if args.out:
-        table = {"command": list(command), "exit_code": code, **as_table(record, idle)}
-        with _opened(args.out) as file:
-            json.dump(table, file, indent=2)
+    with contextlib.ExitStack() as opened:
+        out = opened.enter_context(_opened(args.out)) if args.out else None  # before it costs
+        before = recorder.baseline(args.baseline_s) if args.baseline_s else None
+        with _recording(recorder, args):
+            code, record = measured_command(recorder, command)
+        idle = (before, recorder.baseline(args.baseline_s)) if before else None
+        sys.stderr.write("\n" + as_text(record, idle))
+        if out:
+            table = {"command": list(command), "exit_code": code, **as_table(record, idle)}
+            json.dump(table, out, indent=2)
     return code
 
 
