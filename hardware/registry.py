@@ -15,6 +15,7 @@ METERS: Registry[type[Meter]] = Registry(
         "battery": "hardware.meters.battery:Battery",
         "combined": "hardware.meters.combined:Combined",
         "csv-replay": "hardware.meters.csv_replay:CsvReplay",
+        "hwmon": "hardware.meters.hwmon:Hwmon",
         "jetson": "hardware.meters.jetson:Jetson",
         "null": "hardware.meters.null:Null",
         "nvml": "hardware.meters.nvml:Nvml",

@@ -71,6 +71,20 @@ def _pmic(folder: Path) -> dict[str, Any]:
     return {"root": str(folder)}
 
 
+def _powerz(folder: Path) -> dict[str, Any]:
+    chip = folder / "sys/class/hwmon/hwmon3"
+    chip.mkdir(parents=True)
+    for name, text in (
+        ("name", "powerz"),
+        ("in0_input", "5060"),
+        ("in1_input", "330"),  # a line that tells what the cable can do, not of the power
+        ("curr1_input", "820"),
+        ("curr1_label", "IBUS"),
+    ):
+        (chip / name).write_text(f"{text}\n")
+    return {"root": str(folder)}
+
+
 def _jetson(folder: Path) -> dict[str, Any]:
     next(board for board in BOARDS if board.meter == "jetson").write(folder)
     return {"root": str(folder)}
@@ -86,6 +100,7 @@ SETTINGS = {
         ]
     },
     "csv-replay": _trace,
+    "hwmon": _powerz,
     "jetson": _jetson,
     "null": lambda _: {},
     "nvml": lambda _: {},  # a real card or none
