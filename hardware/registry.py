@@ -16,6 +16,8 @@ METERS: Registry[type[Meter]] = Registry(
         "combined": "hardware.meters.combined:Combined",
         "csv-replay": "hardware.meters.csv_replay:CsvReplay",
         "hwmon": "hardware.meters.hwmon:Hwmon",
+        "ina2xx": "hardware.meters.ina2xx:Ina2xx",
+        "ina2xx-i2c": "hardware.meters.ina2xx:Ina2xxI2c",
         "jetson": "hardware.meters.jetson:Jetson",
         "null": "hardware.meters.null:Null",
         "nvml": "hardware.meters.nvml:Nvml",

@@ -85,6 +85,19 @@ def _powerz(folder: Path) -> dict[str, Any]:
     return {"root": str(folder)}
 
 
+def _ina226(folder: Path) -> dict[str, Any]:
+    chip = folder / "sys/class/hwmon/hwmon1"
+    chip.mkdir(parents=True)
+    for name, text in (
+        ("name", "ina226"),
+        ("in1_input", "5016"),
+        ("curr1_input", "820"),
+        ("shunt_resistor", "20000"),
+    ):
+        (chip / name).write_text(f"{text}\n")
+    return {"root": str(folder)}
+
+
 def _jetson(folder: Path) -> dict[str, Any]:
     next(board for board in BOARDS if board.meter == "jetson").write(folder)
     return {"root": str(folder)}
@@ -101,6 +114,8 @@ SETTINGS = {
     },
     "csv-replay": _trace,
     "hwmon": _powerz,
+    "ina2xx": _ina226,
+    "ina2xx-i2c": lambda _: {"bus": 99},
     "jetson": _jetson,
     "null": lambda _: {},
     "nvml": lambda _: {},  # a real card or none
