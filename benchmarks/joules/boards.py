@@ -30,7 +30,7 @@ def rows() -> Iterator[str]:
         with tempfile.TemporaryDirectory() as folder:
             board.write(Path(folder))
             read, boundary = _read(board, folder)
-        unit = "W" if board.meter == "jetson" else "J"
+        unit = "J" if board.meter == "rapl" else "W"
         yield (
             f"{board.name:<46}{boundary:<16}{board.total_w:>10.3f} {unit}{read:>11.3f} {unit}   "
             f"{_others(board)}"

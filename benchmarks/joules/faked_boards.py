@@ -267,4 +267,34 @@ _PROCESSORS = (
     ),
 )
 
-BOARDS: tuple[FakedBoard, ...] = (*_JETSONS, *_PROCESSORS)
+_EXTERNAL = (
+    FakedBoard(
+        "Raspberry Pi 4 with an INA226 in its feed",
+        "ina2xx",
+        _tree("raspberrypi,4-model-b", model="Raspberry Pi 4 Model B Rev 1.2")
+        | {
+            "sys/class/hwmon/hwmon1/name": "ina226",
+            "sys/class/hwmon/hwmon1/in1_input": "5016",
+            "sys/class/hwmon/hwmon1/curr1_input": "820",
+            "sys/class/hwmon/hwmon1/power1_input": "4113120",
+            "sys/class/hwmon/hwmon1/shunt_resistor": "20000",
+        },
+        4.11312,
+        "board-dc-input",
+    ),
+    FakedBoard(
+        "a board behind a POWER-Z tester",
+        "hwmon",
+        {
+            "sys/class/hwmon/hwmon4/name": "powerz",
+            "sys/class/hwmon/hwmon4/in0_input": "5090",
+            "sys/class/hwmon/hwmon4/in1_input": "330",
+            "sys/class/hwmon/hwmon4/curr1_input": "1210",
+            "sys/class/hwmon/hwmon4/curr1_label": "IBUS",
+        },
+        6.1589,
+        "board-dc-input",
+    ),
+)
+
+BOARDS: tuple[FakedBoard, ...] = (*_JETSONS, *_PROCESSORS, *_EXTERNAL)
