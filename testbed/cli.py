@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from fedcore.errors import FedcoreError
-from testbed.commands import cluster, data, exposure, inspect, offline, runs, study
+from testbed.commands import cluster, data, exposure, inspect, offline, operations, runs, study
 
 __all__ = ["main"]
 
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     exposure.add_parsers(commands)
     runs.add_parsers(commands)
     study.add_parsers(commands)
+    operations.add_parsers(commands)
     inspect.add_parsers(commands)
     return parser
 
