@@ -7,23 +7,27 @@ among our networks; a layer of a kind that is not counted is refused by name.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import cast
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fedcore.nn.arrays import to_tensors
+from benchmarks.processes import finish, start
+from fedcore.nn.arrays import to_tensor, to_tensors
 from fedcore.nn.functional import run
 from fedcore.nn.models import build, initial_weights
 from fedcore.nn.models.network import Network
 from fedcore.nn.probes import count_layers
-from fedcore.plan import ModelSpec
+from fedcore.plan import ModelSpec, NeuronSpec
+from fedcore.seeds import stream
 from hardware.operations import price_lines
 
-__all__ = ["rows"]
+__all__ = ["beside_neurobench", "rows"]
 
 Array = npt.NDArray[np.float32]
 
@@ -64,6 +68,49 @@ def rows() -> Iterator[str]:
         )
     yield f"The last one ({kind}, spiking), one forward run:"
     yield from price_lines(layers)
+
+
+def beside_neurobench(python: Path) -> Iterator[str]:
+    """The same dense network on the same spikes as NeuroBench 2.3 counts it, per example.
+
+    Args:
+        python: interpreter of an environment with neurobench and snntorch.
+    """
+    spec = ModelSpec(
+        name="mlp",
+        spiking=True,
+        input_shape=(1, 4, 8),
+        n_classes=4,
+        init_gain=3.0,
+        neuron=NeuronSpec(reset="zero"),
+        options={"hidden": [24]},
+    )
+    weights = initial_weights(spec, 1)
+    train = (stream(0, "neurobench").random((16, 8, 32)) < 0.3).astype(np.float32)
+    inputs = to_tensor(train.reshape(16, 8, *spec.input_shape))
+    layers = count_layers(build(spec), to_tensors(weights), inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        cases: dict[str, Any] = {**weights, "inputs": train, "beta": spec.neuron.decay}
+        np.savez(Path(folder) / "cases.npz", **cases)
+        theirs = finish(
+            start("benchmarks.neurobench_peer", str(Path(folder) / "cases.npz"), python=python)
+        )
+    yield f"{'':44}{'AC':>9}{'MAC':>7}{'dense':>9}{'neuron updates':>16}"
+    ours = [sum(getattr(layer, of) for layer in layers) for of in ("acs", "macs", "dense")]
+    yield _row("ours (updates of the hidden layer)", [*ours, layers[0].updates])
+    for name, label in (
+        ("snntorch", "NeuroBench, snnTorch's neurons"),
+        ("plain", "NeuroBench, unregistered neurons"),
+    ):
+        found = theirs[name]
+        synaptic = found["SynapticOperations"]
+        counts = [synaptic[of] for of in ("Effective_ACs", "Effective_MACs", "Dense")]
+        yield _row(label, [*counts, found["MembraneUpdates"]])
+
+
+def _row(label: str, counts: Sequence[float]) -> str:
+    acs, macs, dense, updates = counts
+    return f"{label:44}{acs:9.1f}{macs:7.1f}{dense:9.1f}{updates:16.1f}"
 
 
 def _by_loops(model: Network, name: str, x: Tensor) -> tuple[float, float]:
