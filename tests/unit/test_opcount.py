@@ -17,6 +17,16 @@ def test_a_dense_layer_by_hand() -> None:
     assert count.spikes == 1.5
 
 
+def test_a_recurrent_layer_is_two_tables_of_synapses() -> None:
+    """It hears the input now, and its own spikes of the step before."""
+    arrived = np.array([[[1, 0]], [[1, 1]]], dtype=np.float32)
+    own_before = np.array([[[0, 0, 0]], [[1, 0, 1]]], dtype=np.float32)
+    forward = LayerTable(name="forward", kind="dense", weight=np.ones((3, 2)))
+    back = LayerTable(name="back", kind="dense", weight=np.array([[0, 1, 1]] * 3))
+    assert count_layer(forward, arrived).acs == 3 * 3
+    assert count_layer(back, own_before).acs == 3  # the first neuron reaches nobody
+
+
 def test_graded_input_multiplies_whatever_its_value() -> None:
     arrived = np.array([[[0.5, 0.0]]])
     count = count_layer(LayerTable(name="h", kind="dense", weight=np.ones((3, 2))), arrived)
