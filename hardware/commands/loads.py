@@ -62,10 +62,16 @@ def record_under_load(
 
 
 class _Sampler:
-    """Reads a meter in a thread as often as it has something new."""
+    """Reads a meter in a thread as often as it has something new.
+
+    Of its rails only those of the first one's boundary: the sensor's own, where a meter shows
+    calibrated ones beside them.
+    """
 
     def __init__(self, meter: OpenMeter) -> None:
         self.meter = meter
+        rails = meter.info.rails
+        self._kept = [i for i, rail in enumerate(rails) if rail.boundary is rails[0].boundary]
         self._rows: list[tuple[float, ...]] = []
 
     @property
@@ -80,7 +86,8 @@ class _Sampler:
         def read() -> None:
             while not is_over.is_set():
                 sample = self.meter.read()
-                self._rows.append((sample.mono_ns * 1e-9, *sample.values))
+                kept = (sample.values[i] for i in self._kept)
+                self._rows.append((sample.mono_ns * 1e-9, *kept))
                 is_over.wait(max(0.1, self.meter.info.period_s))
 
         thread = threading.Thread(target=read)
@@ -92,13 +99,10 @@ class _Sampler:
             thread.join()
 
     def trace(self) -> PowerTrace:
-        """The widest rails only: where a meter already has a calibrated one, its raw ones."""
-        table = np.array(self._rows)
-        boundary = self.meter.info.rails[0].boundary
-        names = [rail.name for rail in self.meter.info.rails if rail.boundary is boundary]
-        return PowerTrace(
-            t_s=table[:, 0], power_w={name: table[:, 1 + i] for i, name in enumerate(names)}
-        )
+        """All that was read."""
+        t_s, *powers = np.array(self._rows).T
+        names = [self.meter.info.rails[i].name for i in self._kept]
+        return PowerTrace(t_s=t_s, power_w=dict(zip(names, powers, strict=True)))
 
 
 def _staircase() -> Iterator[int]:

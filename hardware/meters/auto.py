@@ -63,7 +63,7 @@ def open_sensor(name: str, *, root: str, now_ns: Clock = time.monotonic_ns) -> O
     sample = opened.read()
     if not any(math.isfinite(value) for value in sample.values):
         opened.close()
-        raise NoSensorError(sample.fault, fix="look into `dmesg`")
+        raise NoSensorError(sample.fault, fix="mend that; `dmesg` may say more")
     return opened
 
 
