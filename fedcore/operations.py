@@ -42,7 +42,8 @@ def training_counts(layers: Sequence[LayerCount]) -> tuple[LayerCount, ...]:
     A weight's gradient takes an error wherever its input was present: an accumulation for a spike,
     a multiply-accumulation otherwise, as many as in the forward run. The gradient of a layer's
     input takes one multiply-accumulation per product, silent or not; of the first layer's input
-    nobody needs it. Backward through neurons, pooling and normalisation is not synaptic.
+    nobody needs it. Backward through neurons, pooling and normalisation is not synaptic. Products
+    with padding are none, though torch makes them.
 
     Args:
         layers: of the forward run, in order.

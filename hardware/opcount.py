@@ -57,6 +57,9 @@ def count_layer(table: LayerTable, arrived: np.ndarray, *, spikes: float = 0.0) 
         arrived: its input, [time, batch, feature] or [time, batch, channel, height, width].
         spikes: that its neurons sent, mean over the batch.
 
+    Returns:
+        `neurons` are the layer's outputs; where pooling stands before the neurons, put theirs.
+
     Raises:
         ConfigError: the input does not fit the weight.
     """

@@ -139,3 +139,25 @@ def test_every_network_of_ours_is_counted(base, normalisation):
         name for name in params if name.endswith(".weight") and "_norm" not in name
     }
     assert all(layer.dense >= layer.acs + layer.macs for layer in layers)
+
+
+@pytest.mark.parametrize(("padding", "inside"), [(0, True), (1, False)])
+def test_convolutions_train_as_torch_says_but_for_padding(padding, inside):
+    """Torch multiplies the zeros of the padding, too; nothing there is a product of ours."""
+    spec = ModelSpec(name="mlp", input_shape=(2, 7, 7), n_classes=3)
+    layers = {
+        "conv1": nn.Conv2d(2, 4, 3, padding=padding),
+        "conv1_neurons": nn.ReLU(),
+        "conv2": nn.Conv2d(4, 3, 3, stride=2, padding=padding),
+        "conv2_neurons": nn.ReLU(),
+        "readout_flatten": nn.Flatten(),
+        "readout": nn.Linear(3 * (4 if padding else 2) ** 2, 3),
+    }
+    model = Network(spec, layers)
+    params = {name: value.detach() for name, value in model.named_parameters()}
+    inputs = torch.rand(2, 8, 2, 7, 7, generator=torch.Generator().manual_seed(1))
+    with FlopCounterMode(display=False) as counter:
+        gradient(model, params, inputs, torch.zeros(8, dtype=torch.int64))
+    ours = sum(layer.macs for layer in training_counts(count_layers(model, params, inputs))) * 8
+    assert (2 * ours == counter.get_total_flops()) == inside
+    assert 2 * ours <= counter.get_total_flops()
