@@ -1,6 +1,6 @@
 """The tap, offline: the same events and observations from a run folder's store and journal.
 
-Of the store (schema version 1, documented in `aggregator.records`) this reads the columns of
+Of the store (schema version 2, documented in `aggregator.records`) this reads the columns of
 `updates` that name an upload, the plans' bytes, and nothing else.
 """
 
@@ -21,7 +21,7 @@ from fedcore.wire.messages import UploadHeader, plan_from_bytes, plan_to_bytes
 
 __all__ = ["is_finished", "replay"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 def replay(

@@ -221,3 +221,11 @@ def test_a_full_disk_is_named_even_where_sqlite_rolled_back_itself(store):
         store.event("much", text="x" * 200_000)
     store.event("little")
     assert store.latest_event() == "little"
+
+
+def test_the_attacker_reads_the_same_schema() -> None:
+    """It may not import the aggregator, so that it names the version itself."""
+    pytest.importorskip("torch")
+    from attacker import replay
+
+    assert replay._SCHEMA_VERSION == SCHEMA_VERSION
