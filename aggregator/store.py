@@ -301,7 +301,8 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        is_full = any(sign in str(error) for sign in ("full", "disk I/O"))  # of a full disk SQLite says either
+        # Of a full disk SQLite says either.
+        is_full = any(sign in str(error) for sign in ("full", "disk I/O"))
         advice = "make room" if is_full else "put that right"
         raise StorageError(
             f"{path}: {error}; nothing accepted is lost: {advice} and start the same run again"
