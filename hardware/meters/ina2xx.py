@@ -37,6 +37,7 @@ __all__ = ["Ina2xx", "Ina2xxI2c"]
 _CHIPS = "sys/class/hwmon/hwmon*"
 _SHUNT_OF_DRIVER_UOHM = {"ina219": 10_000}  # what the driver takes; breakouts carry 100,000
 
+_FULL_SCALE = (1 << 15) - 1  # counts across the shunt; the true current may be any above
 _MAX_POWER_W = 150.0  # above what a board draws
 _UPDATE_S = 0.01  # ours: the drivers' defaults convert every few ms
 _INCLUDED = "the whole board behind the shunt, with its radio and all that it feeds"
@@ -152,7 +153,6 @@ class Ina2xxI2c(Meter):
             try:
                 bus = opened.enter_context(smbus2.SMBus(self.bus))
                 self._check_identity(bus)
-                self._watts(bus)
             except OSError as error:
                 raise NoSensorError(
                     f"/dev/i2c-{self.bus}, address {self.address:#x}: {error.strerror or error}",
@@ -182,10 +182,12 @@ class Ina2xxI2c(Meter):
             return OpenRails(info, readers, opened=opened.pop_all(), now_ns=now_ns)
 
     def _check_identity(self, bus: Any) -> None:
-        """The INA219 has no number of its own to tell it by."""
-        if (identity := _KNOWN[self.chip].identity) is None:
+        """The INA219 has no number of its own to tell it by: it only has to answer."""
+        facts = _KNOWN[self.chip]
+        if facts.identity is None:
+            self._word(bus, facts.volt_register)
             return
-        register, expected = identity
+        register, expected = facts.identity
         if (found := self._word(bus, register)) & 0xFFF0 != expected & 0xFFF0:
             raise NoSensorError(
                 f"address {self.address:#x} answers {found:#06x}, expected {expected:#06x} of an "
@@ -196,7 +198,13 @@ class Ina2xxI2c(Meter):
     def _watts(self, bus: Any) -> float:
         facts = _KNOWN[self.chip]
         volt = (self._word(bus, facts.volt_register) >> facts.volt_shift) * facts.volt_step
-        return volt * self._ampere(_signed(self._word(bus, facts.shunt_register)))
+        counts = _signed(self._word(bus, facts.shunt_register))
+        if abs(counts) >= _FULL_SCALE:
+            raise ValueError(
+                f"the {self.chip} is at its full scale, {self._ampere(counts):.3g} A: take a "
+                "smaller shunt"
+            )
+        return volt * self._ampere(counts)
 
     def _ampere(self, counts: int) -> float:
         per_count = _KNOWN[self.chip].shunt_step

@@ -124,6 +124,15 @@ def test_an_ina260_has_its_own_shunt(bus: Callable) -> None:
         assert meter.info.rails[0].gain_error == 0.0015
 
 
+@pytest.mark.parametrize("word", [0x7FFF, 0x8000])
+def test_a_shunt_at_its_full_scale_is_no_value(bus: Callable, word: int) -> None:
+    bus({**INA226, 0x01: word})
+    with Ina2xxI2c(bus=1).open() as meter:
+        sample = meter.read()
+        assert sample.values[0] != sample.values[0]
+        assert "at its full scale" in sample.fault
+
+
 def test_another_chip_is_refused_by_its_number(bus: Callable) -> None:
     bus({**INA226, 0xFF: 0x2270})
     with pytest.raises(NoSensorError, match="answers 0x2270, expected 0x2260 of an ina226"):
@@ -141,7 +150,8 @@ def test_a_chip_that_goes_leaves_no_value(bus: Callable) -> None:
 
 def test_no_bus_and_no_answer_name_the_fix(bus: Callable) -> None:
     bus(INA226)
-    for options in ({"bus": 7}, {"bus": 1, "address": 0x41}):
+    absent = {"bus": 1, "address": 0x41}
+    for options in ({"bus": 7}, absent, {**absent, "chip": "ina219"}):
         with pytest.raises(NoSensorError) as caught:
             Ina2xxI2c(**options).open()
         assert "usermod -aG i2c" in caught.value.fix
