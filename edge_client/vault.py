@@ -94,10 +94,8 @@ class Vault:
         try:
             _write_whole(path, seal_record(record, to=self._judge))
         except OSError as error:
-            raise StorageError(
-                f"{path}: the truth of {ticket} could not be sealed ({error.strerror}), so its "
-                "update is not sent; free the disk or name another --vault"
-            ) from error
+            unsent = f"start the client again: the update of {ticket} is not sent without its truth"
+            raise StorageError.of(path, error, then=unsent) from error
         return path
 
 
@@ -120,7 +118,7 @@ def collect(sources: Iterable[Path], *, into: Path) -> int:
             try:
                 _write_whole(target, (source / name).read_bytes())
             except OSError as error:
-                raise StorageError(f"{target}: {error.strerror}") from error
+                raise StorageError.of(target, error, then="collect again") from error
             n_new += 1
     return n_new
 

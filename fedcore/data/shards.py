@@ -277,4 +277,4 @@ def _write(path: Path, blob: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(blob)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+        raise StorageError.of(path, error, then="run `leakwatt data prepare` again") from error

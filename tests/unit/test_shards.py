@@ -193,7 +193,7 @@ def test_too_few_examples_are_one_clear_line() -> None:
 
 def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
     (tmp_path / "clients").write_text("a file where a folder should be")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match=r"move the file .*data prepare` again"):
         write(tmp_path)
 
 

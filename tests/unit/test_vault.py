@@ -77,7 +77,7 @@ def test_a_disk_that_fills_up_leaves_no_half_record(vault: Vault, tmp_path: Path
 def test_a_vault_that_is_no_folder_is_a_storage_error(judge: JudgeKey, tmp_path: Path) -> None:
     (tmp_path / "vault").write_text("in the way")
     vault = Vault(tmp_path / "vault", judge_key=tmp_path / "judge.pub")
-    with pytest.raises(StorageError, match="client-0"):
+    with pytest.raises(StorageError, match=r"move the file .* start the client again.*client-0"):
         vault.seal(two_steps(), ticket=ticket(), sha256=SHA256)
 
 
