@@ -21,3 +21,14 @@ def test_every_module_is_light() -> None:
     loaded = set(done.stdout.split())
     assert "hardware" in loaded
     assert not loaded & HEAVY
+
+
+def test_the_names_for_everybody_come_from_the_package_itself() -> None:
+    """And only when they are used: the sampler's process imports the package, too."""
+    code = (
+        "import hardware, sys\nassert 'hardware.window' not in sys.modules\n"
+        "from hardware import Recorder, Window, measured\n"
+        "assert measured is sys.modules['hardware.window'].measured\n"
+        "assert not hasattr(hardware, 'nothing')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
