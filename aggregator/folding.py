@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -33,12 +33,14 @@ class Head:
         weights: digest of the global weights.
         state: digest of the strategy's state.
         schema: of the weights.
+        graphs: digests of the model's graphs by kind.
     """
 
     round: int
     weights: str
     state: str
     schema: Schema
+    graphs: Mapping[str, str]
 
 
 class Folder:
@@ -71,6 +73,7 @@ class Folder:
                 weights=last.weights,
                 state=last.state,
                 schema=schema_of(weights),
+                graphs=self._run.read_graphs(arm),
             )
         initial = self._initial_weights(arm)
         weights = unpack_weights(self._artefacts.read(initial))
@@ -80,6 +83,7 @@ class Folder:
             weights=initial,
             state=self._artefacts.put(state),
             schema=schema_of(weights),
+            graphs=self._run.read_graphs(arm),
         )
 
     def fold(
@@ -92,9 +96,7 @@ class Folder:
             StorageError: the disk is full.
         """
         if not now.plan.train:
-            return Head(
-                round=head.round + 1, weights=head.weights, state=head.state, schema=head.schema
-            )
+            return replace(head, round=head.round + 1)
         strategy = strategy_of(arm.strategy)
         updates = RoundUpdates(
             [
@@ -120,11 +122,11 @@ class Folder:
                     f"round {head.round} of {now.plan.run_id}: weight {name} overflowed; "
                     "lower the strategy's learning_rate"
                 )
-        return Head(
+        return replace(
+            head,
             round=head.round + 1,
             weights=self._artefacts.put(pack_weights(weights)),
             state=head.state if state is old_state else self._artefacts.put(pack_weights(state)),
-            schema=head.schema,
         )
 
     def _load(self, row: AcceptedUpdate, now: OpenRound) -> Update:

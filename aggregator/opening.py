@@ -27,7 +27,7 @@ def open_round(
         RunError: another version of Leakwatt opened this round, or the weights are missing.
         StorageError: the disk is full.
     """
-    plan = plan_for(experiment, arm, round=head.round, weights=head.weights)
+    plan = plan_for(experiment, arm, round=head.round, weights=head.weights, graphs=head.graphs)
     plan_bytes = plan_to_bytes(plan)
     plan_digest = hashlib.sha256(plan_bytes).hexdigest()
     known = store.plan(plan.run_id, round=plan.round)

@@ -55,6 +55,12 @@ __all__ = [
 
 SCHEMA_VERSION = 2
 
+_NAMES_WEIGHTS = "SELECT 1 FROM plans WHERE weights = ? LIMIT 1"
+_NAMES_GRAPH = """
+    SELECT 1 FROM plans, json_each(CAST(plan AS TEXT), '$.graphs') AS graph
+    WHERE graph.value = ? LIMIT 1
+"""
+
 # A client that evaluates a round again (another attempt) counts once, with its latest answer.
 _CONNECTED = """
     SELECT count(*) AS n FROM (
@@ -219,7 +225,7 @@ class StoreReader:
 
     def is_plan_artefact(self, sha256: str) -> bool:
         """Whether some plan names this artefact, so that anybody in the run may download it."""
-        return bool(self._rows("SELECT 1 FROM plans WHERE weights = ? LIMIT 1", sha256))
+        return any(self._rows(query, sha256) for query in (_NAMES_WEIGHTS, _NAMES_GRAPH))
 
     def updates(self, run_id: str, *, from_seq: int = 0, limit: int = -1) -> list[AcceptedUpdate]:
         """Accepted updates of a run in order of arrival, from a cursor on."""

@@ -11,7 +11,7 @@ The server feeds events and carries out actions; after a Close it folds and feed
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fedcore.config import Arm, Experiment, Schedule
@@ -114,7 +114,7 @@ class RoundMachine:
     """Who is here, who has answered, and what follows from that. No clock, no input or output.
 
     Args:
-        clients: every client of the experiment, in folding order.
+        clients: every client that takes part, in folding order.
         schedule: quorum, deadline, and whether a round waits for all.
         live: clients that are connected already.
     """
@@ -173,7 +173,7 @@ class RoundMachine:
     def _join(self, client_id: str) -> list[Action]:
         self._live.add(client_id)
         self._given_up.discard(client_id)
-        if self._round is None or client_id in self._answered:
+        if self._round is None or client_id not in self._clients or client_id in self._answered:
             return []
         return [Push(round=self._round, client_id=client_id)]
 
@@ -220,7 +220,14 @@ class RoundMachine:
         )
 
 
-def plan_for(experiment: Experiment, arm: Arm, *, round: int, weights: str) -> RoundPlan:
+def plan_for(
+    experiment: Experiment,
+    arm: Arm,
+    *,
+    round: int,
+    weights: str,
+    graphs: Mapping[str, str],
+) -> RoundPlan:
     """What one round of an arm prescribes; the one after the last only evaluates.
 
     Args:
@@ -228,6 +235,7 @@ def plan_for(experiment: Experiment, arm: Arm, *, round: int, weights: str) -> R
         arm: of that experiment.
         round: from 0 to `arm.schedule.rounds`.
         weights: digest of the global weights that the round starts from.
+        graphs: digests of the model's graphs by kind, see `RoundPlan.graphs`.
     """
     schedule = arm.schedule
     is_last = round == schedule.rounds
@@ -246,4 +254,5 @@ def plan_for(experiment: Experiment, arm: Arm, *, round: int, weights: str) -> R
         max_examples=schedule.max_examples,
         deadline_s=schedule.deadline_s,
         reproducible=experiment.reproducible,
+        graphs=graphs,
     )

@@ -270,7 +270,7 @@ class Aggregator:
         head = self._folder.head(arm, self.store.rounds(run_id))
         self._note("run-started", run=run_id, round=head.round)
         self._machine = RoundMachine(
-            clients=self.experiment.client_ids, schedule=arm.schedule, live=self._sessions
+            clients=self.experiment.clients_of(arm), schedule=arm.schedule, live=self._sessions
         )
         while head.round <= arm.schedule.rounds:
             head = await self._serve_round(arm, head)

@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _take_part(config: ClientConfig) -> None:
     # What needs gRPC, a meter or a framework is imported here, so that --help answers at once.
+    from edge_client.artefacts import ArtefactCache
     from edge_client.backends.base import BACKENDS
     from edge_client.client import Client
     from edge_client.rpc import Link, address_in
@@ -102,6 +103,7 @@ def _take_part(config: ClientConfig) -> None:
                 card_digest=digest(card),
                 peers=peers,
                 baseline_s=config.baseline_s,
+                artefacts=ArtefactCache(Path(config.cache) if config.cache else None),
                 on_report=totals.add,
             )
             with contextlib.ExitStack() as opened:

@@ -12,9 +12,11 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
+from edge_client.artefacts import ArtefactCache, checked
 from edge_client.backends.base import Backend
 from edge_client.rpc import Link, Order, Overtaken
 from edge_client.vault import Truth, Vault
@@ -24,6 +26,7 @@ from fedcore.data.encodings import encode
 from fedcore.data.shards import Shard
 from fedcore.defences.base import chain
 from fedcore.defences.noise import NoiseSource, SystemNoise
+from fedcore.devices import Deployment
 from fedcore.energy import (
     DIVERGED,
     Baseline,
@@ -33,7 +36,7 @@ from fedcore.energy import (
     Surroundings,
     WindowRecord,
 )
-from fedcore.errors import ConfigError, Refusal, UpdateError
+from fedcore.errors import ConfigError, UpdateError
 from fedcore.operations import LayerCount
 from fedcore.plan import RoundPlan, Training
 from fedcore.seeds import ClientSecret
@@ -50,6 +53,7 @@ log = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = 256  # bounds memory, not the result
 _COUNTED_EXAMPLES = 16
+_PROFILED_EXAMPLES = 16  # a simulated chip takes a second for each
 
 
 def _ignore(_: PhaseReport) -> None:
@@ -66,6 +70,7 @@ class _Work:
     sha256: str = ""
     evaluation: Evaluation | None = None
     operations: tuple[LayerCount, ...] | Missing | None = None
+    deployments: tuple[Deployment, ...] = ()
     phases: list[WindowRecord] = field(default_factory=list)
 
 
@@ -79,6 +84,7 @@ class Client:
         peers: what it shares with each other client; None where no plan asks for it.
         baseline_s: how long to measure the idle power, before the first round and after the last;
             0 for not at all.
+        artefacts: keeps the graphs of plans.
         conditions: tells how hot and how fast the machine is.
         on_report: is handed every report that was sent.
     """
@@ -93,6 +99,7 @@ class Client:
     card_digest: str
     peers: PairSecrets | None = None
     baseline_s: float = 0.0
+    artefacts: ArtefactCache = field(default_factory=lambda: ArtefactCache(None))
     conditions: Callable[[], Conditions] = read_conditions
     on_report: Callable[[PhaseReport], None] = _ignore
     _baselines: list[Baseline] = field(default_factory=list, init=False)
@@ -148,10 +155,13 @@ class Client:
         plan = order.plan
         work = _Work(plan_digest=order.plan_digest, conditions=self.conditions(), phases=phases)
         with self._phase(Phase.RECEIVE, order, work):
-            self.backend.load(plan, self._weights(order))
+            self.backend.load(plan, self._weights(order), fetch=partial(self._artefact, order))
         if plan.evaluate:
             with self._phase(Phase.EVALUATE, order, work):
                 work.evaluation = self._evaluate(plan)
+        if plan.evaluate and self.backend.deploys:
+            with self._phase(Phase.PROFILE, order, work):
+                work.deployments = self._profile(plan)
         if not plan.train:
             return work
 
@@ -221,6 +231,7 @@ class Client:
                 end=self.conditions(),
                 baselines=tuple(self._baselines),
                 operations=work.operations,
+                deployments=work.deployments,
             ),
         )
         self.link.report(report)
@@ -245,14 +256,13 @@ class Client:
             yield
 
     def _weights(self, order: Order) -> dict[str, np.ndarray]:
-        blob = order.inline_weights or self.link.download(order)
-        sha256 = hashlib.sha256(blob).hexdigest()
-        if sha256 != order.plan.weights:
-            raise UpdateError(
-                Refusal.WRONG_HASH,
-                f"the weights that came have SHA-256 {sha256}, the plan says {order.plan.weights}",
-            )
-        return unpack_weights(blob)
+        sha256 = order.plan.weights
+        blob = order.inline_weights or self.link.download(order, sha256)
+        return unpack_weights(checked(blob, sha256=sha256, what="weights"))
+
+    def _artefact(self, order: Order, sha256: str) -> bytes:
+        """What else the plan names."""
+        return self.artefacts.get(sha256, partial(self.link.download, order))
 
     def _evaluate(self, plan: RoundPlan) -> Evaluation:
         """Accuracy of the round's incoming weights on the held-out slice of the shard."""
@@ -269,6 +279,13 @@ class Client:
             n_examples=n_examples,
             mean_loss=math.fsum(losses) / n_examples if len(losses) == len(parts) else DIVERGED,
         )
+
+    def _profile(self, plan: RoundPlan) -> tuple[Deployment, ...]:
+        """Of the round's incoming weights, on some held-out examples."""
+        rng = self._stream("profile", plan)
+        some = slice(_PROFILED_EXAMPLES)
+        spikes = encode(plan.encoding, self.shard.eval_inputs[some], rng)
+        return self.backend.profile(spikes, self.shard.eval_labels[some])
 
     def _stream(self, purpose: str, plan: RoundPlan) -> np.random.Generator:
         """Labelled by the experiment, not the run: all arms see the same batches and draws."""

@@ -18,7 +18,18 @@ from fedcore.types import check_id
 __all__ = ["ClientConfig", "read_config"]
 
 _PATHS = frozenset(
-    ["address_file", "certs", "judge_key", "log", "peers", "pulse", "secret", "shard", "vault"]
+    [
+        "address_file",
+        "cache",
+        "certs",
+        "judge_key",
+        "log",
+        "peers",
+        "pulse",
+        "secret",
+        "shard",
+        "vault",
+    ]
 )
 
 
@@ -35,6 +46,7 @@ class ClientConfig:
         secret: file with the client's secret.
         judge_key: file with the judge's public key.
         vault: folder for sealed records.
+        cache: folder for the graphs of plans; "" for memory alone.
         aggregator: HOST:PORT; or else
         address_file: file that will hold it, followed when it changes.
         backend: registered backend.
@@ -57,6 +69,7 @@ class ClientConfig:
     secret: str
     judge_key: str
     vault: str
+    cache: str = ""
     aggregator: str = ""
     address_file: str = ""
     backend: str = "torch"
@@ -151,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--judge-key", metavar="FILE", help="the judge's public key (judge.pub)")
     add("--peers", metavar="FILE", help="the secrets shared with each other client (none)")
     add("--vault", metavar="FOLDER", help="where sealed records go")
+    add("--cache", metavar="FOLDER", help="where the graphs of plans are kept (memory alone)")
     add("--backend", help="registered backend (torch)")
     add("--threads", type=int, metavar="N", help="CPU threads for training (the backend's choice)")
     add("--meter", metavar="NAME", help="registered meter (auto)")

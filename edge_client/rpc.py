@@ -153,13 +153,13 @@ class Link:
             if self._order is None or self._order.plan_digest != order.plan_digest:
                 raise Overtaken("the round closed without this answer")
 
-    def download(self, order: Order) -> bytes:
-        """The artefact with the order's weights, unchecked.
+    def download(self, order: Order, sha256: str) -> bytes:
+        """An artefact that the order's plan names, unchecked.
 
         Raises:
             Overtaken: while trying.
         """
-        request = rounds_pb2.ArtefactRequest(sha256=order.plan.weights)
+        request = rounds_pb2.ArtefactRequest(sha256=sha256)
         return self._persist(
             lambda calls: b"".join(
                 chunk.data for chunk in calls.stub.Download(request, timeout=_TRANSFER_TIMEOUT_S)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
+from fedcore.devices import Device
 from fedcore.errors import ConfigError
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, Training
 from fedcore.registry import nearest
@@ -149,9 +150,14 @@ class HardwareConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One federated run of the experiment."""
+    """One federated run of the experiment.
+
+    Attributes:
+        clients: ids of those that take part; empty for all.
+    """
 
     name: str
+    clients: tuple[str, ...] = ()
     model: ModelSpec = field(default_factory=ModelSpec)
     encoding: EncodingSpec = field(default_factory=EncodingSpec)
     training: Training = field(default_factory=Training)
@@ -182,6 +188,7 @@ class Experiment:
         reproducible: client draws come from the client's secret, so that the same experiment
             sends the same bits twice; False takes defence noise from the system's generator.
         n_clients: clients "client-0", "client-1", ...
+        devices: what clients run on; those that none names run on torch.
         arms: runs that follow each other over the same clients and data.
     """
 
@@ -189,6 +196,7 @@ class Experiment:
     seed: int = 0
     reproducible: bool = True
     n_clients: int = 4
+    devices: tuple[Device, ...] = ()
     data: DataConfig = field(default_factory=DataConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     arms: tuple[Arm, ...] = field(default_factory=lambda: (Arm(name="main"),))
@@ -203,12 +211,7 @@ class Experiment:
         names = [arm.name for arm in self.arms]
         if not names or len(set(names)) != len(names):
             raise ConfigError(f"arms need names of their own; got {names}")
-        for arm in self.arms:
-            if arm.schedule.quorum > self.n_clients:
-                raise ConfigError(
-                    f"arm {arm.name!r}: schedule.quorum is {arm.schedule.quorum}, "
-                    f"but n_clients is {self.n_clients}"
-                )
+        _check_clients(self)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -226,6 +229,17 @@ class Experiment:
         width = len(str(self.n_clients - 1))
         return tuple(f"client-{i:0{width}d}" for i in range(self.n_clients))
 
+    def clients_of(self, arm: Arm) -> tuple[str, ...]:
+        """Ids of the clients that take part in an arm, in the order of `client_ids`."""
+        return tuple(c for c in self.client_ids if not arm.clients or c in arm.clients)
+
+    def device_of(self, client_id: str) -> Device:
+        """What a client runs on."""
+        for device in self.devices:
+            if client_id in device.clients:
+                return device
+        return Device(name="torch", clients=(client_id,))
+
     def run_id(self, arm: Arm) -> str:
         """The run id on the tickets of one arm."""
         return f"{self.name}-{arm.name}-{self.digest[:8]}"
@@ -240,6 +254,33 @@ class Experiment:
             if self.run_id(arm) == run_id:
                 return arm
         raise ConfigError(f"experiment {self.id} has no run {run_id!r}")
+
+
+def _check_clients(experiment: Experiment) -> None:
+    """Devices and arms name clients that there are, and arms enough of them."""
+    known, placed = set(experiment.client_ids), set[str]()
+    users = [(f"device {device.name!r}", device.clients) for device in experiment.devices]
+    for what, clients in (*users, *((f"arm {arm.name!r}", arm.clients) for arm in experiment.arms)):
+        for client_id in clients:
+            if client_id not in known:
+                raise ConfigError(
+                    f"{what}: there is no client {client_id!r}; n_clients is "
+                    f"{experiment.n_clients}{nearest(client_id, sorted(known))}"
+                )
+    for what, clients in users:
+        if twice := sorted(placed & set(clients)):
+            raise ConfigError(f"{what}: {', '.join(twice)} runs on another device already")
+        placed.update(clients)
+    names = [device.name for device in experiment.devices]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"devices need names of their own; got {names}")
+    for arm in experiment.arms:
+        n_clients = len(experiment.clients_of(arm))
+        if arm.schedule.quorum > n_clients:
+            raise ConfigError(
+                f"arm {arm.name!r}: schedule.quorum is {arm.schedule.quorum}, "
+                f"but {n_clients} clients take part"
+            )
 
 
 def load_experiment(path: Path) -> Experiment:

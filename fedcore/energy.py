@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedcore.conditions import Conditions
+from fedcore.devices import Deployment
 from fedcore.errors import MeterError
 from fedcore.operations import LayerCount
 from fedcore.types import Missing, Ticket
@@ -35,11 +36,16 @@ DIVERGED = Missing(why="the loss is not finite: the model has diverged")
 
 
 class Phase(enum.Enum):
-    """The parts of a client's round, in order. Sealing is the testbed's own, for its judge."""
+    """The parts of a client's round, in order.
+
+    Profiling runs the network's deployed form, where the backend has one; sealing is the
+    testbed's own, for its judge.
+    """
 
     IDLE = "idle"
     RECEIVE = "receive"
     EVALUATE = "evaluate"
+    PROFILE = "profile"
     ENCODE = "encode"
     TRAIN = "train"
     DEFEND = "defend"
@@ -320,12 +326,15 @@ class Surroundings:
             the last one.
         operations: of one example's forward run with the round's incoming weights, by layer;
             counted in rounds that only evaluate, None in others.
+        deployments: what the deployed forms of the network did, where the backend has any and the
+            plan asks for an evaluation.
     """
 
     start: Conditions
     end: Conditions
     baselines: tuple[Baseline, ...] = ()
     operations: tuple[LayerCount, ...] | Missing | None = None
+    deployments: tuple[Deployment, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

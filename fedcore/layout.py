@@ -2,8 +2,9 @@
 
 runs/<experiment id>/            may be read by anybody, the attacker included
     experiment.json              resolved experiment
-    artefacts/<sha256>           initial and round weights, by content
+    artefacts/<sha256>           initial and round weights, and ONNX graphs, by content
     initial.json                 arm name -> digest of its initial weights
+    graphs.json                  arm name -> kind -> digest of an ONNX graph of its model
     journal/<sha256>             received updates, byte for byte
     store.sqlite                 rounds, acceptances, refusals, phases, evaluations
     vault/<client>/...           victims' records, sealed to the judge
@@ -29,7 +30,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcore.config import Experiment, parse_experiment
+from fedcore.config import Arm, Experiment, parse_experiment
 from fedcore.errors import ConfigError
 from fedcore.strict import canonical_json
 from fedcore.types import Ticket
@@ -57,6 +58,11 @@ class RunFolder:
     def initial_file(self) -> Path:
         """Arm name -> digest of its initial weights."""
         return self.root / "initial.json"
+
+    @property
+    def graphs_file(self) -> Path:
+        """Arm name -> kind -> digest, see `fedcore.plan.RoundPlan.graphs`."""
+        return self.root / "graphs.json"
 
     @property
     def journal(self) -> Path:
@@ -98,6 +104,23 @@ class RunFolder:
     def scores_file(self, run_id: str) -> Path:
         """The judge's findings on one run."""
         return self.root / "scores" / f"{run_id}.json"
+
+    def read_graphs(self, arm: Arm) -> dict[str, str]:
+        """Digests of the graphs of an arm's model by kind; empty where no client needs any.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        if not self.graphs_file.exists():
+            return {}
+        try:
+            graphs = json.loads(self.graphs_file.read_bytes()).get(arm.name, {})
+            return {str(kind): str(sha256) for kind, sha256 in graphs.items()}
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.graphs_file}: not the graphs of a run ({error}); delete the run folder and "
+                "prepare it again"
+            ) from error
 
     def write_experiment(self, experiment: Experiment) -> None:
         """Write the resolved experiment; its bytes are what the digest names."""

@@ -161,6 +161,8 @@ class RoundPlan:
         deadline_s: seconds after the start when the round may close by quorum.
         reproducible: defence noise comes from the client's secret, like its other draws; otherwise
             from the system's generator.
+        graphs: SHA-256 of the ONNX graphs of this model, for backends that run them: "training",
+            "local_step" and "inference", see `fedcore.nn.export`; empty where nobody needs them.
     """
 
     run_id: str
@@ -177,3 +179,4 @@ class RoundPlan:
     max_examples: int = 1_000_000
     deadline_s: float = 120.0
     reproducible: bool = True
+    graphs: Mapping[str, str] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aggregator.strategies.base import STRATEGIES
 from attacker.attacks import ATTACKS
+from edge_client.backends.base import BACKENDS
 from fedcore.codecs.base import CODECS
 from fedcore.cohort import PairSecrets
 from fedcore.config import Arm, Experiment, load_experiment
@@ -133,11 +134,13 @@ def _tests(experiment: Experiment) -> Iterator[tuple[str, Callable[[], object]]]
     yield "data.partition", partial(build, PARTITIONS, data.partition)
     yield "hardware.meter", partial(build, METERS, hardware.meter)
     yield "hardware.energy_model", partial(load_energy_model, hardware.energy_model)
+    for device in experiment.devices:
+        yield f"device {device.name!r}: backend", partial(BACKENDS.where, device.backend)
     for arm in experiment.arms:
         at = "" if len(experiment.arms) == 1 else f"arm {arm.name!r}: "
         for key, test in _arm_tests(arm):
             yield at + key, test
-        yield at + "defences", partial(_check_cohort, arm, n_clients=experiment.n_clients)
+        yield at + "defences", partial(_check_cohort, experiment, arm)
 
 
 def _arm_tests(arm: Arm) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -177,8 +180,9 @@ def _check_defences(arm: Arm) -> None:
         )
 
 
-def _check_cohort(arm: Arm, *, n_clients: int) -> None:
+def _check_cohort(experiment: Experiment, arm: Arm) -> None:
     """Masks must arrive as they were made, cancel in every round, and fit into the ring."""
+    n_clients = experiment.n_clients
     for defence in chain(arm.defences).steps:
         if not isinstance(defence, SecureAggregation):
             continue
@@ -186,6 +190,11 @@ def _check_cohort(arm: Arm, *, n_clients: int) -> None:
             raise ConfigError(
                 f"secure-aggregation needs codec 'f32', which carries whole numbers unchanged; "
                 f"got {arm.codec.name!r}"
+            )
+        if arm.clients and len(experiment.clients_of(arm)) < n_clients:
+            raise ConfigError(
+                f"secure-aggregation needs every client; arm.clients names {len(arm.clients)} of "
+                f"{n_clients}"
             )
         if arm.schedule.quorum < n_clients:
             raise ConfigError(
@@ -245,7 +254,7 @@ def _write_private(
 
 def _client_settings(experiment: Experiment, client_id: str) -> str:
     """The client's settings file; its paths are relative to the folder it lies in."""
-    hardware = experiment.hardware
+    hardware, device = experiment.hardware, experiment.device_of(client_id)
     options = ", ".join(f"{k} = {json.dumps(v)}" for k, v in hardware.meter.options.items())
     return f"""\
 name = "{client_id}"
@@ -253,6 +262,9 @@ certs = "."
 shard = "."
 secret = "secret"
 judge_key = "judge.pub"
+cache = "cache"
+backend = "{device.backend}"
+threads = {device.threads}
 meter = {{ name = "{hardware.meter.name}", options = {{ {options} }} }}
 period_s = {hardware.period_s}
 energy_model = "{hardware.energy_model}"

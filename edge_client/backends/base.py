@@ -8,13 +8,27 @@ from typing import Protocol
 import numpy as np
 
 from fedcore.defences.noise import NoiseSource
+from fedcore.devices import Deployment
 from fedcore.energy import Evaluation
+from fedcore.errors import ConfigError
 from fedcore.operations import LayerCount
 from fedcore.plan import RoundPlan
 from fedcore.registry import Registry
 from fedcore.types import Missing, TensorMap
 
-__all__ = ["BACKENDS", "Backend"]
+__all__ = ["BACKENDS", "Backend", "Fetch", "no_artefacts"]
+
+Fetch = Callable[[str], bytes]
+"""SHA-256 -> the artefact of a plan that has it; its content is checked."""
+
+
+def no_artefacts(sha256: str) -> bytes:
+    """A `Fetch` that has nothing.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(f"there is nowhere to fetch the artefact {sha256!r:.80} from")
 
 
 class Backend(Protocol):
@@ -23,10 +37,20 @@ class Backend(Protocol):
     The same plan, weights and inputs give the same bits in every process while
     `plan.reproducible`. A factory takes `threads`: CPU threads to use, 0 for the backend's choice
     (one while `plan.reproducible`).
+
+    Attributes:
+        deploys: whether `profile` has anything to say.
     """
 
-    def load(self, plan: RoundPlan, weights: TensorMap) -> None:
+    deploys: bool
+
+    def load(self, plan: RoundPlan, weights: TensorMap, *, fetch: Fetch = no_artefacts) -> None:
         """Take over a round's model, training and global weights.
+
+        Args:
+            plan: of the round.
+            weights: float32 by parameter name.
+            fetch: gets what else the plan names, its graphs.
 
         Raises:
             ConfigError: the plan asks for something that this backend does not have.
@@ -64,6 +88,17 @@ class Backend(Protocol):
 
         Returns:
             What really ran here, or why it cannot be counted; never 0 for the unknown.
+        """
+
+    def profile(self, inputs: np.ndarray, labels: np.ndarray) -> tuple[Deployment, ...]:
+        """Run the deployed forms of the loaded weights, as a board or a chip would run them.
+
+        Args:
+            inputs: encoded, float32 [time, batch, feature...].
+            labels: int64 [batch].
+
+        Returns:
+            One per form; none where the backend has no other form than the trained one.
         """
 
     def describe(self) -> Mapping[str, str]:

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edge_client.backends.base import Fetch, no_artefacts
 from fedcore.defences.base import chain
 from fedcore.defences.noise import NoiseSource
+from fedcore.devices import Deployment
 from fedcore.energy import DIVERGED, Evaluation
 from fedcore.errors import ConfigError, Refusal, UpdateError
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
@@ -36,6 +38,7 @@ class TorchBackend:
             up in another order, with other bits), else torch's own number.
     """
 
+    deploys = False
     _plan: RoundPlan
     _network: Network
     _params: dict[str, Tensor]
@@ -47,8 +50,8 @@ class TorchBackend:
         self._carry: tuple[str, Mapping[str, Tensor]] = ("", {})  # of a run: the rule's memory
         _warm_up()
 
-    def load(self, plan: RoundPlan, weights: TensorMap) -> None:
-        """See `Backend.load`."""
+    def load(self, plan: RoundPlan, weights: TensorMap, *, fetch: Fetch = no_artefacts) -> None:
+        """See `Backend.load`; the network is built from the plan, so that nothing is fetched."""
         torch.set_num_threads(self._threads or (1 if plan.reproducible else self._threads_of_torch))
         # use_deterministic_algorithms() does the same, but first imports torch's whole compiler.
         torch.set_deterministic_debug_mode("error" if plan.reproducible else "default")
@@ -101,6 +104,10 @@ class TorchBackend:
             return count_layers(self._network, self._params, to_tensor(inputs))
         except ConfigError as error:
             return Missing(why=str(error))
+
+    def profile(self, inputs: np.ndarray, labels: np.ndarray) -> tuple[Deployment, ...]:
+        """See `Backend.profile`; what is trained is what runs."""
+        return ()
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""

@@ -68,6 +68,7 @@ PHASE_COLOURS: Mapping[Phase, str] = {
     Phase.IDLE: "#b9c0c9",
     Phase.RECEIVE: "#56b4e8",
     Phase.EVALUATE: "#e69f00",
+    Phase.PROFILE: "#8f7f2a",
     Phase.ENCODE: "#cc79a7",
     Phase.TRAIN: "#0072b1",
     Phase.DEFEND: "#d55e01",

@@ -25,6 +25,7 @@ from fedcore.data.datasets import DATASETS
 from fedcore.data.encodings import ENCODINGS
 from fedcore.data.partition import PARTITIONS
 from fedcore.defences.base import DEFENCES
+from fedcore.devices import Device, LinkShape
 from fedcore.nn.models import MODELS
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, NeuronSpec, Training
 from fedcore.registry import Registry
@@ -37,6 +38,8 @@ TABLES = {
     "Top of the file": Experiment,
     "data": DataConfig,
     "hardware": HardwareConfig,
+    "devices": Device,
+    "devices.link": LinkShape,
     "arms": Arm,
     "model": ModelSpec,
     "model.neuron": NeuronSpec,

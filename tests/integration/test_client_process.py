@@ -204,7 +204,11 @@ def check_what_was_left_behind(place: Place) -> None:
             assert (shard.inputs == image).all(axis=(1, 2, 3)).any()
         report = reports[(update.ticket.round, update.ticket.client_id)]
         assert report.machine_card == cards[update.ticket.client_id]
-        expected = set(Phase) - ({Phase.EVALUATE} if report.evaluation is None else set())
+        expected = (
+            set(Phase)
+            - {Phase.PROFILE}
+            - ({Phase.EVALUATE} if report.evaluation is None else set())
+        )
         assert {phase.phase for phase in report.phases} == expected
         for phase in report.phases:
             assert phase.duration_s > 0

@@ -90,7 +90,7 @@ def test_bases_in_a_circle_are_refused(tmp_path: Path) -> None:
         ),
         (
             'name = "x"\n[schedule]\nquorum = 9\n',
-            "bad.toml: arm 'main': schedule.quorum is 9, but n_clients is 4",
+            "bad.toml: arm 'main': schedule.quorum is 9, but 4 clients take part",
         ),
         (
             'name = "x"\n[attack]\nvictim_rounds = [10]\n',
@@ -120,6 +120,27 @@ def test_bases_in_a_circle_are_refused(tmp_path: Path) -> None:
         ),
         ('name = "X"\n', "bad.toml: name 'X' must match"),
         ("name = \n", "bad.toml: not TOML"),
+        (
+            'name = "x"\n[[devices]]\nname="pi"\nclients=["client-4"]\n',
+            "bad.toml: device 'pi': there is no client 'client-4'; n_clients is 4",
+        ),
+        (
+            'name = "x"\nclients=["client-9"]\n',
+            "bad.toml: arm 'main': there is no client 'client-9'",
+        ),
+        (
+            'name = "x"\nclients=["client-1"]\n',
+            "bad.toml: arm 'main': schedule.quorum is 2, but 1 clients take part",
+        ),
+        (
+            'name = "x"\ndevices=[{name="a",clients=["client-1"]},'
+            '{name="b",clients=["client-1"]}]\n',
+            "bad.toml: device 'b': client-1 runs on another device already",
+        ),
+        (
+            'name = "x"\ndevices=[{name="a",clients=["client-1"],link={loss=1.0}}]\n',
+            "loss must lie in [0, 1); got 1.0",
+        ),
         (
             'name = "x"\n[[arms]]\nname="a"\n[[arms]]\nname="a"\n',
             "bad.toml: arms need names of their own",

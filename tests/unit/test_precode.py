@@ -26,7 +26,7 @@ BASE = ModelSpec(name="mlp", options={"hidden": [7]}, init_gain=3.0)
 
 def test_a_plan_names_the_network_that_is_trained() -> None:
     arm = Arm(name="main", model=BASE, defences=(PRECODE,))
-    plan = plan_for(Experiment(name="demo", arms=(arm,)), arm, round=0, weights="0" * 64)
+    plan = plan_for(Experiment(name="demo", arms=(arm,)), arm, round=0, weights="0" * 64, graphs={})
     assert plan.model == chain([PRECODE]).model(BASE)
     assert plan.model.options["options"] == BASE.options
     names = [name for name, _ in build(plan.model).named_parameters()]

@@ -17,12 +17,13 @@ import grpc
 import numpy as np
 import pytest
 
-from edge_client.backends.base import Backend
+from edge_client.backends.base import Backend, Fetch, no_artefacts
 from edge_client.client import Client
 from edge_client.rpc import Link
 from edge_client.vault import Vault
 from fedcore.data.shards import Shard, ShardCard
 from fedcore.defences.noise import NoiseSource
+from fedcore.devices import Deployment
 from fedcore.energy import Evaluation, PhaseReport
 from fedcore.errors import UpdateError
 from fedcore.ground_truth import JudgeKey, VictimRecord, open_record
@@ -73,8 +74,11 @@ def plan(**changes: object) -> RoundPlan:
 class LinearBackend:
     """Softmax regression on the time's mean, by hand: d loss / d logits = softmax - one-hot."""
 
-    def load(self, plan: RoundPlan, weights: TensorMap) -> None:
+    deploys = False
+
+    def load(self, plan: RoundPlan, weights: TensorMap, *, fetch: Fetch = no_artefacts) -> None:
         self.weights = weights
+        self.graphs = {kind: fetch(sha256) for kind, sha256 in plan.graphs.items()}
 
     def train(
         self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, noise: NoiseSource
@@ -100,6 +104,9 @@ class LinearBackend:
     def count(self, inputs: np.ndarray) -> tuple[LayerCount, ...]:
         macs = float(inputs[:, 0].size * 3)
         return (LayerCount(name="readout", neurons=3, steps=len(inputs), macs=macs, dense=macs),)
+
+    def profile(self, inputs: np.ndarray, labels: np.ndarray) -> tuple[Deployment, ...]:
+        return ()
 
     def describe(self) -> dict[str, str]:
         return {}

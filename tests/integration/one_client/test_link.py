@@ -79,8 +79,8 @@ def test_a_newer_order_makes_an_unfinished_one_irrelevant(site: Site) -> None:
     class Slow(LinearBackend):
         """Trains round 0 for as long as anybody could want the result."""
 
-        def load(self, plan: RoundPlan, weights: TensorMap) -> None:
-            super().load(plan, weights)
+        def load(self, plan: RoundPlan, weights: TensorMap, **fetching) -> None:
+            super().load(plan, weights, **fetching)
             self.round = plan.round
 
         def train(self, inputs, labels, *, noise):

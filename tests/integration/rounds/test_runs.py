@@ -13,6 +13,7 @@ import pytest
 from aggregator.cli import main
 from fedcore.strict import canonical_json
 from fedcore.tensors import unpack_weights
+from fedcore.types import Ticket
 from fedcore.update_blob import unpack_update
 from fedcore.wire.messages import Hello, hello_to_proto
 from protos.v1 import rounds_pb2
@@ -148,6 +149,41 @@ def test_only_artefacts_of_plans_can_be_downloaded(make_world, tools, until):
             with pytest.raises(grpc.RpcError) as refused:
                 list(attacker.federation.Download(request(sha256=forbidden)))
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_graphs_of_an_arm_stand_in_its_plans_and_can_be_downloaded(make_world, tools, until):
+    world = make_world(**TWO_ARMS)
+    graph = b"a graph"
+    sha256 = hashlib.sha256(graph).hexdigest()
+    (world.run.artefacts / sha256).write_bytes(graph)
+    world.run.graphs_file.write_text(json.dumps({"ann": {"training": sha256}}))
+    world.start()
+    with tools["Peer"](world, "attacker") as attacker, world.store() as store:
+        ann = world.experiment.run_id(world.experiment.arms[0])
+        until(lambda: store.plan(ann, round=0))
+        assert store.plan(ann, round=0).parsed().graphs == {"training": sha256}
+        request = tools["ArtefactRequest"](sha256=sha256)
+        assert b"".join(c.data for c in attacker.federation.Download(request)) == graph
+
+
+def test_an_arm_asks_only_the_clients_that_take_part(make_world):
+    few, all_of_them = (
+        TWO_ARMS["arms"][0] | {"clients": ["client-0", "client-2"]},
+        TWO_ARMS["arms"][1],
+    )
+    world = make_world(**{**TWO_ARMS, "arms": [few, all_of_them]})
+    process = world.start()
+    world.start_clients()
+    world.finish(process)
+    with world.store() as store:
+        for arm, n_clients in zip(world.experiment.arms, (2, 3), strict=True):
+            run_id = world.experiment.run_id(arm)
+            asked = [
+                c
+                for c in world.experiment.client_ids
+                if store.last_attempt(Ticket(run_id=run_id, round=1, client_id=c)) is not None
+            ]
+            assert len(asked) == n_clients == len(store.accepted(run_id, round=1))
 
 
 def test_a_lost_client_is_seen_and_the_round_closes_without_it(make_world, until):
