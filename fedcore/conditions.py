@@ -16,7 +16,8 @@ class Conditions:
 
     Attributes:
         temperatures_c: by thermal zone.
-        throttling: evidence by source: event counts since boot, alarms (0 or 1), cooling states.
+        throttling: evidence by source: event counts since boot, alarms (0 or 1), cooling states;
+            of a Raspberry Pi also what its firmware names, now and "has occurred" since boot.
         clock_hz: lowest and highest clock of its processors.
     """
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedcore.conditions import Conditions
 from fedcore.types import Missing
+from hardware.firmware import read_throttled
 from hardware.sysfs import read_parsed
 
 __all__ = ["read_conditions"]
@@ -55,7 +56,10 @@ def _throttling(root: Path) -> Mapping[str, int] | Missing:
         if not isinstance(count, Missing):
             name = path.parent.name if path.name == "cur_state" else path.name
             counts[name] = counts.get(name, 0) + count
-    return counts or Missing(why="the kernel shows no throttle counters")
+    said = read_throttled(root)
+    if isinstance(said, Missing):
+        return counts or Missing(why=f"the kernel shows no throttle counters, and {said.why}")
+    return {**counts, **said}
 
 
 def _clock_hz(policies: Path) -> tuple[int, int] | Missing:

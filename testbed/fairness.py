@@ -27,6 +27,9 @@ _SAME = (
 )
 _POLICY = ("cpus", "governor", "min_hz", "max_hz")
 
+_EVENTS = ("_count", "_cnt", " has occurred")
+"""Ends of sources that only ever rise; any other is a state, and 0 where all is well."""
+
 Card = Mapping[str, Any]
 """A machine card as the client sent it; see `hardware.card.MachineCard`."""
 
@@ -96,7 +99,7 @@ def _unlike_arms(first: ArmResults, second: ArmResults, cards: Mapping[str, Card
 
 
 def _throttled(arm: ArmResults) -> Iterator[str]:
-    """Counters that rose, alarms and cooling states that were up, by client."""
+    """Counters that rose during a round, states that were up at its begin or end, by client."""
     seen: dict[tuple[str, str], list[int]] = {}
     for report in arm.reports:
         for source in _throttling(report):
@@ -110,13 +113,16 @@ def _throttled(arm: ArmResults) -> Iterator[str]:
 
 
 def _throttling(report: PhaseReport) -> Iterator[str]:
-    found = report.surroundings
-    if found is None or isinstance(found.end.throttling, Missing):
+    if report.surroundings is None:
         return
-    before = {} if isinstance(found.start.throttling, Missing) else found.start.throttling
-    for source, now in found.end.throttling.items():
-        counts = source.endswith(("_count", "_cnt"))
-        if now > (before.get(source, now) if counts else 0):
+    seen = [
+        conditions.throttling
+        for conditions in (report.surroundings.start, report.surroundings.end)
+        if not isinstance(conditions.throttling, Missing)
+    ]
+    for source in dict.fromkeys(source for evidence in seen for source in evidence):
+        values = [evidence[source] for evidence in seen if source in evidence]
+        if values[-1] > values[0] if source.endswith(_EVENTS) else any(values):
             yield source
 
 

@@ -8,22 +8,15 @@ not of one instant. What is fed from 5 V directly (USB, HATs, fan, NVMe) is not 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import functools
 import math
-import os
 import re
-import shutil
-import struct
-import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedcore.energy import Boundary
 from hardware.calibration import Calibration, load_calibration
+from hardware.firmware import FAILURES, MAILBOX, Ask, find_ways
 from hardware.meters.base import (
     Clock,
     MeterInfo,
@@ -69,7 +62,6 @@ rails drew under load, which read 0 when it is light. 27 W is what the board's s
 _INPUT = "input"
 _PERIOD_S = 0.1
 _TREE = "proc/device-tree/model"
-_DEVICES = ("dev/vcio_gencmd", "dev/vcio")
 _ALIASES = {"0V8_SYS": "0V8_SW"}  # its name in older firmware
 _LINE = re.compile(
     r"(?P<rail>\w+)_(?:A\s+current\(\d+\)=(?P<current>\d+\.?\d*)A"
@@ -78,12 +70,6 @@ _LINE = re.compile(
 _CURRENT = re.compile(r"(\w+)_A\s")
 
 _COMMAND = "pmic_read_adc"
-_TIMEOUT_S = 2.0
-_GET_GENCMD_RESULT = 0x00030080
-_VALUE_BYTES = 1024
-_HEAD = struct.Struct("=6I")  # size, status, tag, bytes of value, bytes of request, error
-_SUCCESS = 0x80000000
-_IOCTL = 0xC0006400 | struct.calcsize("P") << 16  # _IOWR(100, 0, char *)
 
 _BUY = (
     "this board has no power sensor: wire an INA226 into its feed, put a UM25C or a smart plug "
@@ -147,7 +133,7 @@ class _OpenPmic(OpenMeter):
         self,
         board: str,
         calibration: Calibration | None,
-        ask: Callable[[], str],
+        ask: Ask,
         *,
         opened: contextlib.ExitStack,
         now_ns: Clock,
@@ -179,8 +165,8 @@ class _OpenPmic(OpenMeter):
         fault, power_w = "", math.nan
         before_ns = self._now_ns()
         try:
-            power_w = parse_pmic(self._ask())
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            power_w = parse_pmic(self._ask(_COMMAND))
+        except FAILURES as error:
             fault = f"pmic: {error}"
         mono_ns = (before_ns + self._now_ns()) // 2
         input_w = (self._calibration.apply(power_w),) if self._calibration else ()
@@ -190,26 +176,14 @@ class _OpenPmic(OpenMeter):
         self._opened.close()
 
 
-def _way_to_firmware(root: Path, opened: contextlib.ExitStack) -> Callable[[], str]:
+def _way_to_firmware(root: Path, opened: contextlib.ExitStack) -> Ask:
     """The mailbox, else the program, whichever answers with voltages first."""
-    ways: list[Callable[[], str]] = []
-    refused: list[NoSensorError] = []
-    for device in _DEVICES:
-        path = root / device
+    ways = find_ways(root, opened)
+    refused = [_not_in_group(path) for path in ways.locked]
+    for ask in ways.asks:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EPERM):
-                refused.append(_not_in_group(path))
-            continue
-        opened.callback(os.close, fd)
-        ways.append(functools.partial(_ask_mailbox, fd))
-    if program := shutil.which("vcgencmd", path=root / "usr/bin"):
-        ways.append(functools.partial(_ask_program, program))
-    for ask in ways:
-        try:
-            text = ask()
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            text = ask(_COMMAND)
+        except FAILURES as error:
             refused.append(NoSensorError(f"{_COMMAND}: {error}", fix="update the Pi's firmware"))
             continue
         if "volt(" in text:
@@ -217,11 +191,11 @@ def _way_to_firmware(root: Path, opened: contextlib.ExitStack) -> Callable[[], s
         if "not registered" in text:
             refused.insert(0, NoSensorError(f"{_COMMAND}: {text.strip()[:80]}", fix=_BUY))
         else:
-            refused.append(_not_in_group(root / _DEVICES[-1], text.strip()[:80]))
+            refused.append(_not_in_group(root / MAILBOX, text.strip()[:80]))
     if refused:
         raise refused[0]
     raise NoSensorError(
-        f"neither {root / _DEVICES[-1]} nor vcgencmd",
+        f"neither {root / MAILBOX} nor vcgencmd",
         fix="on a Pi 5 run `sudo apt install raspi-utils`; in a container add --device /dev/vcio",
     )
 
@@ -230,28 +204,3 @@ def _not_in_group(path: Path, said: str = "permission denied") -> NoSensorError:
     return NoSensorError(
         f"{path}: {said}", fix="run `sudo usermod -aG video $USER` and log in again"
     )
-
-
-def _ask_mailbox(fd: int) -> str:
-    """One property call.
-
-    Raises:
-        OSError: the kernel or the firmware refuses it.
-    """
-    command = f"{_COMMAND}\0".encode()
-    size = _HEAD.size + _VALUE_BYTES + 4  # and the end tag, 0
-    head = _HEAD.pack(size, 0, _GET_GENCMD_RESULT, _VALUE_BYTES, 0, 0)
-    message = bytearray((head + command).ljust(size, b"\0"))
-    fcntl.ioctl(fd, _IOCTL, message)
-    status = _HEAD.unpack_from(message)[1]
-    if status != _SUCCESS:
-        raise OSError(errno.EIO, f"the firmware answered with status {status:#x}")
-    text, _, _ = bytes(message[_HEAD.size : -4]).partition(b"\0\0")
-    return text.replace(b"\0", b"\n").decode("ascii", errors="replace")
-
-
-def _ask_program(program: str) -> str:
-    done = subprocess.run(  # noqa: S603 - the firmware's own, with a fixed argument
-        [program, _COMMAND], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
-    return done.stdout + done.stderr

@@ -19,6 +19,7 @@ from fedcore.energy import (
     Surroundings,
 )
 from fedcore.types import Missing, Ticket
+from hardware.firmware import parse_throttled
 from testbed.costs import MeanEnergy, round_cost
 from testbed.fairness import fair_run, unlike_cards
 from testbed.idling import net_energies
@@ -197,6 +198,39 @@ def test_a_warm_start_is_flagged(tmp_path: Path, second_c: float, is_flagged: bo
 def test_throttling_is_flagged(tmp_path: Path, end: Conditions, source: str) -> None:
     (said,) = fair_run(two_arms(tmp_path, end=end))
     assert said.startswith(f"client-0 was held back in snn ({source}) in 1 round, first in round 0")
+
+
+def word(bits: int) -> Conditions:
+    return conditions(40.0, **parse_throttled(f"throttled={bits:#x}"))
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "sources"),
+    [
+        (0x0, 0x0, []),
+        (0xF0000, 0xF0000, []),  # occurred before: nothing to do with this round
+        (0x0, 0x20000, ["clock capped has occurred"]),
+        (0x50000, 0x50001, ["under-voltage"]),
+        (0x40004, 0x40000, ["throttled"]),  # over by the end, but it was so
+        (0x0, 0x80008, ["soft temperature limit", "soft temperature limit has occurred"]),
+    ],
+)
+def test_a_bit_that_is_up_or_appears_in_a_round_is_flagged_in_words(
+    tmp_path: Path, begin: int, end: int, sources: list[str]
+) -> None:
+    run = two_arms(tmp_path)
+    held = report("snn", 0, start=word(begin), end=word(end), card="one")
+    said = fair_run(replace(run, arms=(run.arms[0], replace(run.arms[1], reports=(held,)))))
+    assert [text.partition("(")[2].partition(")")[0] for text in said] == sources
+
+
+def test_a_state_that_could_not_be_read_at_the_end_still_was_up_at_the_begin(
+    tmp_path: Path,
+) -> None:
+    run = two_arms(tmp_path)
+    held = report("snn", 0, start=word(0x4), end=conditions(40.0), card="one")
+    (said,) = fair_run(replace(run, arms=(run.arms[0], replace(run.arms[1], reports=(held,)))))
+    assert "(throttled)" in said
 
 
 @pytest.mark.parametrize(

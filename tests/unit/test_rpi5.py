@@ -206,7 +206,7 @@ def test_a_program_that_hangs_or_is_not_there_gives_one_line(
     with pytest.raises(NoSensorError, match="neither"):
         Rpi5(root=str(board)).open()
     vcgencmd(board, "exec sleep 60")
-    monkeypatch.setattr("hardware.meters.rpi5._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("hardware.firmware._TIMEOUT_S", 0.2)
     with pytest.raises(NoSensorError, match="timed out"):
         Rpi5(root=str(board)).open()
 
