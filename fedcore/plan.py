@@ -48,6 +48,7 @@ class NeuronSpec:
         detach_reset: whether gradients ignore the reset.
         surrogate: shape of the spike's pseudo-derivative.
         sharpness: its slope k; larger is closer to the true step.
+        options: the neuron's own.
     """
 
     name: str = "lif"
@@ -57,6 +58,7 @@ class NeuronSpec:
     detach_reset: bool = True
     surrogate: Surrogate = "fast_sigmoid"
     sharpness: float = 25.0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(0 < self.decay <= 1, f"decay must lie in (0, 1]; got {self.decay}")
