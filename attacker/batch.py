@@ -19,7 +19,7 @@ from attacker.inputs import InputView
 from attacker.recorded import Recorded
 from attacker.searched import Plain, Searched
 from attacker.starts import StartKind, draw_start
-from fedcore.nn.arrays import to_tensor
+from fedcore.nn.arrays import to_array, to_tensor
 from fedcore.nn.functional import Params, gradient
 from fedcore.nn.models.network import Network
 from fedcore.tensors import have_equal_values
@@ -176,7 +176,7 @@ class Batch:
 
     def by_victim(self, values: Tensor) -> np.ndarray:
         """[row, ...] -> [victim, restart, ...]."""
-        return values.cpu().numpy().reshape(len(self._tickets), self._restarts, *values.shape[1:])
+        return to_array(values).reshape(len(self._tickets), self._restarts, *values.shape[1:])
 
     def _evaluated(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         slopes, losses = self._slopes_and_losses(rows, *self._of_rows)

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from fedcore.data.encodings import ENCODINGS
 from fedcore.errors import AttackError
+from fedcore.nn.arrays import to_tensor
 from fedcore.plan import Choice, EncodingSpec
 from fedcore.seeds import stream
 from fedcore.strict import build
@@ -121,7 +122,7 @@ def draws_view(
     encoding: Any = build(ENCODINGS, Choice(name=spec.name, options=spec.options))
     view = input_view(spec, input_shape=input_shape, batch_size=batch_size)
     shape = (spec.n_steps, n_draws * batch_size, *input_shape)
-    uniform = torch.from_numpy(stream(0, "expected draws").random(shape, dtype=np.float32))
+    uniform = to_tensor(stream(0, "expected draws").random(shape, dtype=np.float32))
 
     def to_network(image: Tensor) -> Tensor:
         rates: Tensor = encoding.max_rate * image.repeat(n_draws, *(1 for _ in input_shape))

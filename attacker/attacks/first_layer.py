@@ -21,6 +21,7 @@ from attacker.inputs import input_view
 from attacker.labels import label_candidates
 from fedcore.data.encodings import ENCODINGS
 from fedcore.errors import AttackError, ConfigError
+from fedcore.nn.arrays import to_array, to_tensor
 from fedcore.nn.models import build
 from fedcore.nn.models.network import Network, Spiking
 from fedcore.plan import Choice
@@ -259,7 +260,7 @@ def _binary_input(
         train[:] = factors.frames[ordering.frames]
     else:
         train.reshape(-1, train.shape[-1])[: len(factors.frames)] = factors.frames
-    spikes = torch.from_numpy(train.astype(np.float32)).movedim(1, 0)
+    spikes = to_tensor(train.astype(np.float32)).movedim(1, 0)
     spikes = spikes.reshape(n_steps, n_examples, *shape)
     return _Found(
         candidate=_raw_input(seen, spikes, n_examples=n_examples),
@@ -273,7 +274,7 @@ def _binary_input(
             "consistent": float(factors.fits),
             "ordered": float(ordering is not None),
         },
-        train=spikes.numpy().astype(np.uint8),
+        train=to_array(spikes).astype(np.uint8),
     )
 
 
@@ -281,9 +282,9 @@ def _raw_input(seen: Observation, spikes: torch.Tensor, *, n_examples: int) -> n
     spec = seen.plan.encoding
     if spec.name == "rate":
         encoding: Any = plugin(ENCODINGS, Choice(name=spec.name, options=spec.options))
-        return np.asarray((spikes.mean(0) / encoding.max_rate).clamp(0, 1))
+        return to_array((spikes.mean(0) / encoding.max_rate).clamp(0, 1))
     view = input_view(spec, input_shape=seen.plan.model.input_shape, batch_size=n_examples)
-    return np.asarray(view.to_raw(spikes))
+    return to_array(view.to_raw(spikes))
 
 
 def _known_layer(seen: Observation, network: Network, first: str) -> KnownLayer | None:

@@ -23,7 +23,7 @@ from attacker.peeling.readout import Readout, peel
 from attacker.peeling.smooth import smooth_then_sharp
 from attacker.starts import draw_start
 from fedcore.errors import ConfigError
-from fedcore.nn.arrays import to_tensor
+from fedcore.nn.arrays import to_array, to_tensor
 from fedcore.nn.functional import step_weights
 from fedcore.nn.models import READOUT, build
 from fedcore.seeds import stream
@@ -196,7 +196,7 @@ class Peeling(Attack):
         readout = peel(
             weight,
             bias,
-            step_weights=counted.numpy() if can_match_trains(network) else None,
+            step_weights=to_array(counted) if can_match_trains(network) else None,
             n_examples=n_examples,
             labels=labels,
             rng=stream(seed, "unmix", seen.ticket.round, seen.ticket.client_id),
@@ -304,7 +304,7 @@ def _lowest(losses: Tensor, sizes: list[int], budget: Budget) -> np.ndarray:
     by_victim = [
         part.reshape(-1, budget.restarts).amin(1).mean() for part in torch.split(losses, sizes)
     ]
-    return torch.stack(by_victim).numpy()
+    return to_array(torch.stack(by_victim))
 
 
 def _answer(
@@ -329,10 +329,10 @@ def _answer(
         ticket=case.seen.ticket,
         sha256=case.seen.sha256,
         attack=Peeling.name,
-        candidates=candidates.swapaxes(0, 1).numpy(),
+        candidates=to_array(candidates.swapaxes(0, 1)),
         labels=np.tile(case.readout.labels, (by_example.shape[1], 1)),
-        losses=by_example[example, order].mean(0).numpy(),
-        loss_curves=sorted_curves.mean(0).numpy(),
+        losses=to_array(by_example[example, order].mean(0)),
+        loss_curves=to_array(sorted_curves.mean(0)),
         n_iterations=n_evaluations,
         duration_s=duration_s,
         knowledge=case.knowledge,

@@ -23,7 +23,7 @@ from attacker.layer_systems import (
     slopes_behind_conv,
 )
 from attacker.objectives import squared_distance
-from fedcore.nn.arrays import to_tensors
+from fedcore.nn.arrays import to_array, to_tensors
 from fedcore.nn.functional import gradient, run
 from fedcore.nn.models import READOUT, build
 from fedcore.nn.models.network import Network, Sampling
@@ -125,7 +125,7 @@ def _answer(seen: Observation, observed: TensorMap, network: Network) -> Reconst
         ticket=seen.ticket,
         sha256=seen.sha256,
         attack=RGap.name,
-        candidates=candidate[None, None].numpy(),
+        candidates=to_array(candidate[None, None]),
         labels=np.array([[label]]),
         losses=loss,
         loss_curves=loss[:, None],
@@ -235,7 +235,7 @@ def _loss(
     n_steps = seen.plan.encoding.n_steps
     inputs = candidate.expand(n_steps, 1, *candidate.shape)
     found = gradient(network, to_tensors(seen.weights), inputs, torch.tensor([label]))
-    return squared_distance(found, to_tensors(observed)).reshape(1).numpy()
+    return to_array(squared_distance(found, to_tensors(observed)).reshape(1))
 
 
 def _double(tensors: TensorMap) -> dict[str, Tensor]:

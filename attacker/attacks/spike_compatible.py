@@ -18,6 +18,7 @@ from attacker.optimisers import Evaluate, Minimum, OnEvaluation, flip_spikes
 from attacker.starts import StartKind
 from fedcore.data.encodings import ENCODINGS
 from fedcore.errors import ConfigError
+from fedcore.nn.arrays import to_array, to_tensor
 from fedcore.plan import Choice, EncodingSpec, RoundPlan
 from fedcore.seeds import stream
 from fedcore.strict import build
@@ -86,11 +87,11 @@ class SpikeCompatible(GradientMatching):
     ) -> Minimum:
         """Flips from silence; what was drawn as a row's start seeds the draws of that row."""
         del view
-        streams = [stream(0, "flips", row.numpy().tobytes().hex()) for row in start]
+        streams = [stream(0, "flips", to_array(row).tobytes().hex()) for row in start]
 
         def draw() -> Tensor:
             shape = start.shape[1:]
-            return torch.from_numpy(np.stack([rng.random(shape, np.float32) for rng in streams]))
+            return to_tensor(np.stack([rng.random(shape, np.float32) for rng in streams]))
 
         return flip_spikes(
             evaluate,

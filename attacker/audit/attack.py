@@ -19,9 +19,10 @@ from attacker.attacks.relaxed import RelaxedMatching
 from attacker.audit.inspection import first_line
 from attacker.audit.model import Model
 from attacker.audit.sent import Sent, Source
+from attacker.devices import computing_on
 from attacker.gradients import batch_size_of
 from fedcore.errors import AttackError, ConfigError
-from fedcore.nn.arrays import to_tensors
+from fedcore.nn.arrays import to_tensor, to_tensors
 from fedcore.nn.functional import gradient
 from fedcore.plan import Choice, RoundPlan, Training
 from fedcore.seeds import stream
@@ -75,6 +76,7 @@ class Attack:
         model: Model,
         knowledge: Knowledge = _NOTHING,
         *,
+        device: str = "cpu",
         progress: Progress = _silent,
     ) -> Reconstruction:
         """Rebuild the inputs behind an update.
@@ -83,6 +85,7 @@ class Attack:
             update: what the client sent; a bare `Source` is the gradient of one example.
             model: that the client had.
             knowledge: what else the attacker is told; nothing, unless said.
+            device: to compute on, see `attacker.devices`.
             progress: told now and then.
 
         Returns:
@@ -92,20 +95,21 @@ class Attack:
         Raises:
             AttackError: this attack cannot be run on this update or model; the message says why.
             KnowledgeError: it needs what is not told.
-            ConfigError: update and model do not fit.
+            ConfigError: update and model do not fit, or there is no such device here.
         """
         sent = update if isinstance(update, Sent) else Sent(update)
         seen = _observation(sent, model)
         told = _arrays(knowledge, seen)
-        self._check(model, n_examples=sent.n_examples)
-        (answer,) = self._attack.reconstruct(
-            [seen],
-            [told],
-            rng=stream(self._seed, "attack"),
-            budget=self._budget,
-            progress=progress,
-            network_of=model.network_of,
-        )
+        with computing_on(device):
+            self._check(model, n_examples=sent.n_examples)
+            (answer,) = self._attack.reconstruct(
+                [seen],
+                [told],
+                rng=stream(self._seed, "attack"),
+                budget=self._budget,
+                progress=progress,
+                network_of=model.network_of,
+            )
         if answer.failed:
             raise AttackError(answer.failed)
         return answer
@@ -202,7 +206,7 @@ def _check_twice_differentiable(model: Model, *, n_examples: int) -> None:
         return torch.stack([slope.square().sum() for slope in slopes.values()]).sum()
 
     shape = (2, model.encoding.n_steps, n_examples, *model.spec.input_shape)
-    rows = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    rows = to_tensor(stream(0, "inspection").random(shape, dtype=np.float32))
     try:
         torch.func.vmap(torch.func.grad(length))(rows)
     except Exception as error:  # a stranger's code may raise anything

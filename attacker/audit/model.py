@@ -239,4 +239,4 @@ def _normaliser(
         raise ConfigError(f"std: expected numbers > 0; got {std}")
     if mean is None and std is None:
         return lambda inputs: inputs
-    return lambda inputs: (inputs - shift) / scale
+    return lambda inputs: (inputs - shift.to(inputs)) / scale.to(inputs)

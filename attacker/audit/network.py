@@ -65,12 +65,17 @@ class OwnNetwork(Network):
         (module,) = self._own
         received: dict[str, Tensor] = {}
         weights: dict[str, Tensor] = {self.theirs[name]: w for name, w in self.named_parameters()}
+        elsewhere = {
+            name: buffer.to(inputs.device)
+            for name, buffer in module.named_buffers()
+            if buffer.device != inputs.device
+        }
         hooks = [
             module.get_submodule(path).register_forward_pre_hook(partial(_note, received, name))
             for name, path in self._paths.items()
         ]
         try:
-            logits = functional_call(module, weights, (self._normalised(inputs[0]),))
+            logits = functional_call(module, weights | elsewhere, (self._normalised(inputs[0]),))
         finally:
             for hook in hooks:
                 hook.remove()

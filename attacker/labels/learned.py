@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcore.nn.arrays import to_tensor
+from fedcore.nn.arrays import to_array, to_tensor
 from fedcore.seeds import stream
 
 __all__ = ["LearnedCounts"]
@@ -65,7 +65,7 @@ class LearnedCounts:
     def counts(self, evidence: np.ndarray, *, n_examples: int) -> np.ndarray:
         """Expected counts of clients, float64 [client, class]."""
         inputs = _tensor((_compressed(evidence) - self.middle) / self.spread)
-        shares: np.ndarray = _said(self.weights, inputs).softmax(1).numpy().astype(np.float64)
+        shares = to_array(_said(self.weights, inputs).softmax(1)).astype(np.float64)
         return n_examples * shares
 
 

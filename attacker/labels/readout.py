@@ -9,7 +9,7 @@ import torch
 
 from fedcore.data.encodings import encode
 from fedcore.errors import AttackError, KnowledgeError
-from fedcore.nn.arrays import to_tensor, to_tensors
+from fedcore.nn.arrays import to_array, to_tensor, to_tensors
 from fedcore.nn.functional import features, step_weights
 from fedcore.nn.models import READOUT
 from fedcore.nn.models.network import Network
@@ -157,8 +157,8 @@ def _features(
         with torch.no_grad():
             received = features(network, params, train)
         if counted is not None:
-            received = torch.einsum("t,tbf->bf", counted.to(received.dtype), received)[None]
-        parts.append(received.transpose(0, 1).numpy())
+            received = torch.einsum("t,tbf->bf", counted.to(received), received)[None]
+        parts.append(to_array(received.transpose(0, 1)))
     return np.concatenate(parts)
 
 

@@ -57,7 +57,7 @@ def jittered_adam(
     mean, square = torch.zeros_like(x), torch.zeros_like(x)
     for k in range(1, n_evaluations):
         part_done = (k - 1) / (n_evaluations - 1)
-        noise = torch.randn(x.shape[1], generator=generator, dtype=x.dtype)
+        noise = torch.randn(x.shape[1], generator=generator, dtype=x.dtype, device="cpu").to(x)
         losses, slopes = evaluate(x, jitter * (1 - part_done) * noise)
         if (k - 1) % point_every == 0:
             curve.append(losses)
@@ -67,7 +67,7 @@ def jittered_adam(
         step = (mean / (1 - 0.9**k)) / ((square / (1 - 0.999**k)).sqrt() + 1e-12)
         rate = learning_rate * (1 + math.cos(math.pi * part_done)) / 2
         x = (x - rate * step).clamp(low, high)
-    losses, _ = evaluate(x, torch.zeros(x.shape[1], dtype=x.dtype))
+    losses, _ = evaluate(x, x.new_zeros(x.shape[1]))
     on_evaluation(n_evaluations, losses)
     return Minimum(
         candidates=x,

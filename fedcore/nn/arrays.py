@@ -10,12 +10,12 @@ from torch import Tensor
 
 from fedcore.types import TensorMap
 
-__all__ = ["to_arrays", "to_tensor", "to_tensors"]
+__all__ = ["to_array", "to_arrays", "to_tensor", "to_tensors"]
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """A tensor with memory of its own, so that neither side's changes reach the other."""
-    return torch.from_numpy(np.array(array))
+    """A tensor with memory of its own, on torch's default device."""
+    return torch.as_tensor(np.array(array))
 
 
 def to_tensors(arrays: TensorMap) -> dict[str, Tensor]:
@@ -23,6 +23,12 @@ def to_tensors(arrays: TensorMap) -> dict[str, Tensor]:
     return {name: to_tensor(array) for name, array in arrays.items()}
 
 
+def to_array(tensor: Tensor) -> np.ndarray:
+    """An array with memory of its own, off any graph and device."""
+    array: np.ndarray = tensor.detach().cpu().numpy()
+    return array.copy()
+
+
 def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Arrays by name, in the same order, off any graph and device."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+    """Arrays by name, in the same order."""
+    return {name: to_array(tensor) for name, tensor in tensors.items()}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedcore.defences.noise import NoiseSource
+from fedcore.nn.arrays import to_tensor
 from fedcore.nn.losses import loss_of
 from fedcore.nn.models import READOUT
 from fedcore.nn.models.network import Network, Run
@@ -54,7 +55,7 @@ def draws(model: Network, inputs: Tensor, source: NoiseSource) -> Tensor | None:
     if not model.n_draws:
         return None
     drawn = source.standard_normal((*inputs.shape[:2], model.n_draws))
-    return torch.from_numpy(drawn).float()
+    return to_tensor(drawn).float()
 
 
 def logits(model: Network, params: Params, inputs: Tensor) -> Tensor:
