@@ -45,7 +45,7 @@ from fedcore.types import Missing, Ticket, Update
 from fedcore.update_blob import pack_update
 from fedcore.wire.messages import UploadHeader
 from hardware.conditions import read_conditions
-from hardware.window import Recorder, measured
+from hardware.window import Recorder, Window, measured
 
 __all__ = ["Client", "choose_batches"]
 
@@ -72,6 +72,7 @@ class _Work:
     operations: tuple[LayerCount, ...] | Missing | None = None
     deployments: tuple[Deployment, ...] = ()
     phases: list[WindowRecord] = field(default_factory=list)
+    windows: list[WindowRecord] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -104,6 +105,7 @@ class Client:
     on_report: Callable[[PhaseReport], None] = _ignore
     _baselines: list[Baseline] = field(default_factory=list, init=False)
     _work: _Work | None = field(default=None, init=False)
+    _since_report: Window = field(init=False)
 
     def run(self) -> None:
         """Take part until the aggregator says that every run is finished.
@@ -113,6 +115,7 @@ class Client:
             StorageError: a batch's truth could not be sealed; its update was not sent.
         """
         self._measure_idling()
+        self._since_report = self.recorder.begin("run")
         while True:
             phases: list[WindowRecord] = []
             with measured(self.recorder, Phase.IDLE, phases):
@@ -138,14 +141,17 @@ class Client:
             Overtaken: the round went on without this answer.
             UpdateError: admission refused it.
         """
-        if self._work is None or self._work.plan_digest != order.plan_digest:
-            self._work = None  # before a large model is loaded beside the old update
-            self._work = self._compute(order, phases)
-        else:
-            self._work.phases.extend(phases)
-        if order.plan.train:
-            self._submit(order, self._work)
-        else:  # the last round only evaluates
+        rounds: list[WindowRecord] = []
+        with measured(self.recorder, "round", rounds):
+            if self._work is None or self._work.plan_digest != order.plan_digest:
+                self._work = None  # before a large model is loaded beside the old update
+                self._work = self._compute(order, phases)
+            else:
+                self._work.phases.extend(phases)
+            if order.plan.train:
+                self._submit(order, self._work)
+        self._work.windows += rounds
+        if not order.plan.train:  # the last round only evaluates
             self._work.operations = self._count(order.plan)
             self._measure_idling()
         self._report(order, self._work)
@@ -217,6 +223,8 @@ class Client:
         )
 
     def _report(self, order: Order, work: _Work) -> None:
+        work.windows.append(self.recorder.end(self._since_report))
+        self._since_report = self.recorder.begin("run")
         clock = self.link.clock_offset()
         report = PhaseReport(
             ticket=self._ticket(order.plan),
@@ -232,6 +240,7 @@ class Client:
                 baselines=tuple(self._baselines),
                 operations=work.operations,
                 deployments=work.deployments,
+                windows=tuple(work.windows),
             ),
         )
         self.link.report(report)

@@ -328,6 +328,9 @@ class Surroundings:
             counted in rounds that only evaluate, None in others.
         deployments: what the deployed forms of the network did, where the backend has any and the
             plan asks for an evaluation.
+        windows: around the phases, never added to them: a "round" from the plan's arrival until
+            its answer was acknowledged, and a "run" from the last report to this one, which
+            follow each other and add up to the run, waiting included.
     """
 
     start: Conditions
@@ -335,6 +338,7 @@ class Surroundings:
     baselines: tuple[Baseline, ...] = ()
     operations: tuple[LayerCount, ...] | Missing | None = None
     deployments: tuple[Deployment, ...] = ()
+    windows: tuple[WindowRecord, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

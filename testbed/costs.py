@@ -24,6 +24,7 @@ __all__ = [
     "mean_modelled",
     "mean_of_measured",
     "round_cost",
+    "sum_measured",
     "widest",
 ]
 
@@ -108,7 +109,7 @@ def round_cost(report: PhaseReport) -> RoundCost:
         ticket=report.ticket,
         duration_s=math.fsum(record.duration_s for record in work),
         cpu_s=math.fsum(record.cpu_s for record in work),
-        measured=_sum_measured([record.measured for record in work]),
+        measured=sum_measured([record.measured for record in work]),
         modelled=_sum_modelled([record.modelled for record in work]),
     )
 
@@ -205,9 +206,10 @@ def best_energy(costs: Sequence[RoundCost]) -> MeanEnergy | Missing:
     return Missing(why=f"not measured: {measured.why}; not modelled: {modelled.why}")
 
 
-def _sum_measured(
+def sum_measured(
     phases: Sequence[tuple[EnergyReading, ...] | Missing],
 ) -> MeasuredEnergy | Missing:
+    """The joules of disjoint windows, inside the widest boundary that was read in all of them."""
     if not phases:
         return _NO_WORK
     rails: dict[tuple[str, str, str], list[EnergyReading]] = {}

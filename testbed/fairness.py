@@ -15,6 +15,7 @@ from fedcore.energy import EnergyReading, PhaseReport
 from fedcore.layout import RunFolder
 from fedcore.types import Missing
 from testbed.results import ArmResults, Results
+from testbed.windows import unlike_rounds
 
 __all__ = ["ALLOWED_RISE_C", "fair_run", "unlike_cards"]
 
@@ -45,6 +46,7 @@ def fair_run(results: Results) -> list[str]:
     for arm in results.arms:
         said += _throttled(arm)
         said += _unmarked(arm, cards)
+        said += _torn(arm)
     said += _disturbed(results, cards)
     return [*dict.fromkeys(said), *_unchecked(results)]
 
@@ -139,6 +141,17 @@ def _unmarked(arm: ArmResults, cards: Mapping[str, Card]) -> Iterator[str]:
                 f"{', '.join(sorted(names))} ran on one machine in {arm.arm.name}, and their "
                 "readings do not say so (--shared-by): each holds the others' joules."
             )
+
+
+def _torn(arm: ArmResults) -> Iterator[str]:
+    """Rounds whose own window and whose phases tell different energies."""
+    if unlike := unlike_rounds(arm.reports):
+        first = unlike[0].ticket
+        yield (
+            f"In {len(unlike)} client-round{'' if len(unlike) == 1 else 's'} of {arm.arm.name} "
+            f"(first {first.client_id}, round {first.round}) the joules of the whole round are "
+            "not those of its phases, within their uncertainties: the meter is not to be trusted."
+        )
 
 
 def _is_alone(measured: tuple[EnergyReading, ...] | Missing) -> bool:

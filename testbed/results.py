@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from aggregator.records import AcceptedUpdate, AuditRow, ClientRow, ClosedRound, StoreReader
 from fedcore.config import Arm, Experiment
-from fedcore.energy import EnergyReading, Evaluation, PhaseRecord, PhaseReport
+from fedcore.energy import EnergyReading, Evaluation, PhaseRecord, PhaseReport, WindowRecord
 from fedcore.errors import RunError
 from fedcore.layout import RunFolder
 from fedcore.reconstructions import read_reconstructions
@@ -39,6 +39,8 @@ __all__ = [
 
 T = TypeVar("T")
 V = TypeVar("V")
+
+_Records = Sequence[tuple[PhaseReport, Sequence[PhaseRecord | WindowRecord]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,10 @@ class Results:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseRow:
-    """One phase, for export. The two energies are of different kinds and never added."""
+    """One phase, or a window around phases, for export.
+
+    The two energies are of different kinds and never added.
+    """
 
     ticket: Ticket
     attempt: int
@@ -268,18 +273,9 @@ def _pooled(evaluations: Sequence[Evaluation]) -> Share | Missing:
 def _tables(results: Results) -> list[Table]:
     arms = results.arms
     found = [arm.findings for arm in arms if isinstance(arm.findings, Findings)]
-    records = [
-        (report, position, record)
-        for arm in arms
-        for report in arm.reports
-        for position, record in enumerate(report.phases)
-    ]
-    readings = [
-        _reading_row(report, position, record.phase.value, reading)
-        for report, position, record in records
-        if not isinstance(record.measured, Missing)
-        for reading in record.measured
-    ]
+    reports = [report for arm in arms for report in arm.reports]
+    phases = [(report, report.phases) for report in reports]
+    around = [(r, r.surroundings.windows) for r in reports if r.surroundings is not None]
     evaluations = [
         EvaluationRow(ticket=report.ticket, **vars(report.evaluation))
         for arm in arms
@@ -303,8 +299,10 @@ def _tables(results: Results) -> list[Table]:
     attempts = [attempt for findings in found for attempt in findings.attempts]
     return [
         table_of("updates", AcceptedUpdate, [update for arm in arms for update in arm.updates]),
-        table_of("phases", PhaseRow, [_phase_row(*record) for record in records]),
-        table_of("readings", ReadingRow, readings),
+        table_of("phases", PhaseRow, list(_phase_rows(phases))),
+        table_of("readings", ReadingRow, list(_reading_rows(phases))),
+        table_of("windows", PhaseRow, list(_phase_rows(around))),
+        table_of("window_readings", ReadingRow, list(_reading_rows(around))),
         table_of("conditions", ConditionsRow, list(_conditions_rows(arms))),
         table_of("evaluations", EvaluationRow, evaluations),
         table_of("scores", ScoreRow, scores),
@@ -331,21 +329,37 @@ def _conditions_rows(arms: Sequence[ArmResults]) -> Iterator[ConditionsRow]:
             )
 
 
-def _phase_row(report: PhaseReport, position: int, record: PhaseRecord) -> PhaseRow:
-    return PhaseRow(
-        ticket=report.ticket,
-        attempt=report.attempt,
-        position=position,
-        phase=record.phase.value,
-        start_mono_ns=record.start_mono_ns,
-        duration_s=record.duration_s,
-        cpu_s=record.cpu_s,
-        n_measured_rails=_or_missing(record.measured, len),
-        modelled_energy_j=_or_missing(record.modelled, lambda energy: energy.energy_j),
-        modelled_low_j=_or_missing(record.modelled, lambda energy: energy.low_j),
-        modelled_high_j=_or_missing(record.modelled, lambda energy: energy.high_j),
-        modelled_by=_or_missing(record.modelled, lambda energy: energy.model),
-    )
+def _phase_rows(records: _Records) -> Iterator[PhaseRow]:
+    for report, position, name, record in _numbered(records):
+        yield PhaseRow(
+            ticket=report.ticket,
+            attempt=report.attempt,
+            position=position,
+            phase=name,
+            start_mono_ns=record.start_mono_ns,
+            duration_s=record.duration_s,
+            cpu_s=record.cpu_s,
+            n_measured_rails=_or_missing(record.measured, len),
+            modelled_energy_j=_or_missing(record.modelled, lambda energy: energy.energy_j),
+            modelled_low_j=_or_missing(record.modelled, lambda energy: energy.low_j),
+            modelled_high_j=_or_missing(record.modelled, lambda energy: energy.high_j),
+            modelled_by=_or_missing(record.modelled, lambda energy: energy.model),
+        )
+
+
+def _reading_rows(records: _Records) -> Iterator[ReadingRow]:
+    for report, position, name, record in _numbered(records):
+        for reading in () if isinstance(record.measured, Missing) else record.measured:
+            yield _reading_row(report, position, name, reading)
+
+
+def _numbered(
+    records: _Records,
+) -> Iterator[tuple[PhaseReport, int, str, PhaseRecord | WindowRecord]]:
+    for report, those in records:
+        for position, record in enumerate(those):
+            name = record.phase.value if isinstance(record, PhaseRecord) else record.name
+            yield report, position, name, record
 
 
 def _or_missing(value: T | Missing, read: Callable[[T], V]) -> V | Missing:

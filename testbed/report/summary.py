@@ -27,6 +27,7 @@ from testbed.report.words import (
     threat_text,
 )
 from testbed.results import ArmResults, Results, load_results
+from testbed.windows import mean_round, mean_run
 
 __all__ = ["findings_table", "findings_text", "summary_rows", "summary_table", "summary_text"]
 
@@ -103,6 +104,7 @@ def summary_rows(results: Results) -> list[tuple[str, list[str]]]:
     rows += [
         *((f"energy per {unit}", [price_text(found[unit]) for found in bought]) for unit in UNITS),
         *_net_row(arms),
+        *_window_rows(arms),
         (
             "time per client-round",
             [seconds_text(_mean([c.duration_s for c in arm.costs.values()])) for arm in arms],
@@ -153,6 +155,19 @@ def _net_row(arms: Sequence[ArmResults]) -> list[tuple[str, list[str]]]:
     return [("  above idling, per client-round", [energy_text(net) for net in nets])]
 
 
+def _window_rows(arms: Sequence[ArmResults]) -> list[tuple[str, list[str]]]:
+    """Around the phases; no row where nobody measured any."""
+    rows = [
+        ("  a whole round, evaluating included", [mean_round(arm.reports) for arm in arms]),
+        ("  a whole run of a client, waiting included", [mean_run(arm.reports) for arm in arms]),
+    ]
+    return [
+        (label, [energy_text(mean) for mean in means])
+        for label, means in rows
+        if not all(isinstance(mean, Missing) for mean in means)
+    ]
+
+
 def _privacy_row(arms: Sequence[ArmResults]) -> list[tuple[str, list[str]]]:
     """Differential privacy by arm; no row where no arm has any."""
     found = [
@@ -186,6 +201,8 @@ def _arm_table(arm: ArmResults) -> dict[str, Any]:
         else {s.metric: s for s in findings.summaries if s.round is None},
         "energy_per_client_round": best_energy(costs),
         "energy_per": prices(arm),
+        "energy_per_whole_round": mean_round(arm.reports),
+        "energy_per_whole_run": mean_run(arm.reports),
         "share_of_round_in_no_phase": uncovered_share(arm.reports),
         "seconds_per_client_round": _mean([cost.duration_s for cost in costs]),
         "bytes_per_update": _mean([update.n_bytes for update in arm.updates]),

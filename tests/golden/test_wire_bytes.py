@@ -21,6 +21,7 @@ from fedcore.energy import (
     PhaseRecord,
     PhaseReport,
     Surroundings,
+    WindowRecord,
 )
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, NeuronSpec, RoundPlan, Training
 from fedcore.tensors import pack_weights, unpack_weights
@@ -56,6 +57,19 @@ CONDITIONS = Conditions(
     throttling=Missing(why="the kernel shows no throttle counters"),
     clock_hz=(1_500_000_000, 2_400_000_000),
 )
+READING = EnergyReading(
+    energy_j=1.5,
+    uncertainty_j=0.125,
+    duration_s=0.5,
+    rail="package-0",
+    boundary=Boundary.CPU_PACKAGE,
+    method="counter",
+    coverage=1.0,
+    n_samples=6,
+    longest_gap_s=0.1,
+    meter="rapl 1",
+    flags=("shared(4)", "wrapped"),
+)
 REPORT = PhaseReport(
     ticket=Ticket(run_id="golden-snn-0a1b2c3d", round=3, client_id="client-1"),
     attempt=2,
@@ -65,21 +79,7 @@ REPORT = PhaseReport(
             start_mono_ns=123_456_789,
             duration_s=0.5,
             cpu_s=0.25,
-            measured=(
-                EnergyReading(
-                    energy_j=1.5,
-                    uncertainty_j=0.125,
-                    duration_s=0.5,
-                    rail="package-0",
-                    boundary=Boundary.CPU_PACKAGE,
-                    method="counter",
-                    coverage=1.0,
-                    n_samples=6,
-                    longest_gap_s=0.1,
-                    meter="rapl 1",
-                    flags=("shared(4)", "wrapped"),
-                ),
-            ),
+            measured=(READING,),
             modelled=ModelledEnergy(
                 energy_j=1.0, low_j=0.5, high_j=2.0, model="table", inputs="0.25 CPU-s x 4 W"
             ),
@@ -113,6 +113,16 @@ REPORT = PhaseReport(
                         meter="rapl 1",
                     ),
                 ),
+            ),
+        ),
+        windows=(
+            WindowRecord(
+                name="round",
+                start_mono_ns=123_456_789,
+                duration_s=0.5625,
+                cpu_s=0.28125,
+                measured=(READING,),
+                modelled=Missing(why="no table"),
             ),
         ),
     ),

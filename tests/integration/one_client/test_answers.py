@@ -13,7 +13,7 @@ import pytest
 from fedcore.codecs.base import codec_of
 from fedcore.conditions import Conditions
 from fedcore.defences.base import DEFENCES, Defence
-from fedcore.energy import Phase
+from fedcore.energy import Phase, PhaseRecord, WindowRecord
 from fedcore.errors import StorageError
 from fedcore.plan import Choice, EncodingSpec
 from fedcore.seeds import stream
@@ -192,3 +192,29 @@ def test_how_hot_and_fast_the_machine_was_goes_with_the_report(site: Site) -> No
         site.aggregator.say_farewell()
         home.result(WAIT_S)
     assert (found.start.hottest_c, found.end.hottest_c) == (40.0, 41.0)
+
+
+def test_a_round_and_the_run_are_windows_around_the_phases(site: Site) -> None:
+    with site.client() as client, ThreadPoolExecutor(1) as thread:
+        home = thread.submit(client.run)
+        reports = []
+        for number in range(2):
+            site.aggregator.push(plan(round=number))
+            reports.append(site.report(round=number))
+        site.aggregator.say_farewell()
+        home.result(WAIT_S)
+    spans = []
+    for report in reports:
+        around, run = report.surroundings.windows
+        assert (around.name, run.name) == ("round", "run")
+        idle, *work = [(r.start_mono_ns, _end_ns(r)) for r in report.phases]
+        assert idle[1] <= around.start_mono_ns <= work[0][0]
+        assert work[-1][1] <= _end_ns(around) <= _end_ns(run)
+        spans.append((run.start_mono_ns, _end_ns(run)))
+        assert run.start_mono_ns <= idle[0]
+    gap_ns = spans[1][0] - spans[0][1]
+    assert 0 <= gap_ns < 0.1e9  # the parts of the run follow each other
+
+
+def _end_ns(record: PhaseRecord | WindowRecord) -> int:
+    return record.start_mono_ns + round(record.duration_s * 1e9)
