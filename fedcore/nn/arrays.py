@@ -25,8 +25,7 @@ def to_tensors(arrays: TensorMap) -> dict[str, Tensor]:
 
 def to_array(tensor: Tensor) -> np.ndarray:
     """An array with memory of its own, off any graph and device."""
-    array: np.ndarray = tensor.detach().cpu().numpy()
-    return array.copy()
+    return np.array(tensor.detach().cpu().numpy())
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
