@@ -2,7 +2,8 @@
 
 A meter that logs by itself knows nothing of CLOCK_MONOTONIC. While it logs, `signature` burns all
 cores a few times and notes when; `align` finds the burns again in the log. The offset makes
-`start_mono_ns` of the meter `csv-replay`.
+`start_mono_ns` of the meter `csv-replay`. Where nobody burnt anything, `align_work` takes the work
+itself for the pattern, and refuses one that fits at several places.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from fedcore.errors import MeterError
 from hardware.meters.csv_replay import PowerTrace
 
-__all__ = ["Alignment", "align", "drift_note", "signature"]
+__all__ = ["Alignment", "align", "align_work", "drift_note", "signature"]
 
 _CHANCE = 1e-3  # ours: that noise alone is taken for a signature
 _COARSE, _FINE = 2, 40  # steps of the search per sample
@@ -93,44 +94,61 @@ def align(trace: PowerTrace, instants: Sequence[int]) -> Alignment:
         raise MeterError(
             f"a signature of {len(instants)} instants, expected begin and end of at least 2 burns"
         )
-    edges_s = np.asarray(instants, dtype=np.float64) * 1e-9
-    middle_s = float(edges_s[0] + edges_s[-1]) / 2
-    edges_s = edges_s - middle_s  # small numbers, for the precision
-    pause_s = float(edges_s[2] - edges_s[1])
-    first_s, last_s = edges_s[0] - pause_s, edges_s[-1] + pause_s
-    t_s, power_w = trace.t_s, np.sum(list(trace.power_w.values()), axis=0)
-    period_s = float(np.median(np.diff(t_s)))
-    lowest_s, highest_s = last_s - t_s[-1], first_s - t_s[0]
-    if lowest_s > highest_s:
+    pause_ns = instants[2] - instants[1]
+    edges_ns = (instants[0] - pause_ns, *instants, instants[-1] + pause_ns)
+    search = _Search(trace, edges_ns, level=[n % 2 for n in range(len(edges_ns) - 1)])
+    if search.lowest_s > search.highest_s:
         raise MeterError(
-            f"the trace lasts {t_s[-1] - t_s[0]:.3g} s, the signature with its pauses "
-            f"{last_s - first_s:.3g} s; record from before the first pause to after the last"
+            f"the trace lasts {search.lasts_s:.3g} s, the signature with its pauses "
+            f"{search.pattern_s:.3g} s; record from before the first pause to after the last"
         )
-
-    def correlation(offset_s: float) -> float:
-        begin, end = np.searchsorted(t_s, [first_s - offset_s, last_s - offset_s])
-        is_burning = np.searchsorted(edges_s, t_s[begin:end] + offset_s, side="right") % 2
-        return _pearson(is_burning, power_w[begin:end])
-
-    coarse_s = np.arange(lowest_s, highest_s + period_s / _COARSE, period_s / _COARSE)
-    near_s = coarse_s[int(np.argmax([correlation(offset_s) for offset_s in coarse_s]))]
-    fine_s = near_s + np.arange(-_FINE, _FINE + 1) * (period_s / _FINE)
-    found = np.array([correlation(offset_s) for offset_s in fine_s])
-    best = float(found.max())
-    (plateau,) = np.nonzero(found > best - 1e-9)
-    needed = _needed_correlation((last_s - first_s) / period_s, len(coarse_s) / _COARSE)
-    if best < needed:
+    found = search.best()
+    if found.correlation < search.needed:
         raise MeterError(
-            f"the trace does not show the signature (best correlation {best:.2f}, needed "
-            f"{needed:.2f}); burn longer, at least two of the meter's {period_s:.3g} s each"
+            f"the trace does not show the signature (best correlation {found.correlation:.2f}, "
+            f"needed {search.needed:.2f}); burn longer, at least two of the meter's "
+            f"{search.period_s:.3g} s each"
         )
-    low_s, high_s = float(fine_s[plateau[0]]), float(fine_s[plateau[-1]])
-    return Alignment(
-        offset_s=(low_s + high_s) / 2 + middle_s,
-        uncertainty_s=max(period_s, high_s - low_s) / 2 + period_s / _FINE,
-        correlation=best,
-        at_mono_s=middle_s,
-    )
+    return found
+
+
+def align_work(trace: PowerTrace, edges_ns: Sequence[int], load: Sequence[float]) -> Alignment:
+    """Find a pattern of work in a trace: its power should rise with the load, somewhere only.
+
+    Rounds are much alike, so that a pattern also fits somewhat where it lies a round beside its
+    place. The best place must be better than any other one by as much as chance does not make:
+    by the ratio of likelihoods, with one observation per burst and one per pause.
+
+    Args:
+        trace: what the meter logged; its rails are added.
+        edges_ns: ascending instants on CLOCK_MONOTONIC.
+        load: between each and the next, in any unit; at least two bursts of it.
+
+    Raises:
+        MeterError: the trace is shorter than the pattern, does not show it, or shows it twice.
+    """
+    search = _Search(trace, edges_ns, level=load)
+    if search.n_bursts < 2:
+        raise MeterError(f"{search.n_bursts} burst of work is no pattern")
+    if search.lowest_s > search.highest_s:
+        raise MeterError(
+            f"the trace lasts {search.lasts_s:.3g} s, the work {search.pattern_s:.3g} s; "
+            "it does not hold all of it"
+        )
+    found = search.best()
+    if found.correlation < search.needed:
+        raise MeterError(
+            f"the trace does not show the work (best correlation {found.correlation:.2f}, needed "
+            f"{search.needed:.2f})"
+        )
+    rival = search.best_beside(found)
+    gain = math.log((1 - max(rival, 0.0) ** 2) / max(1 - found.correlation**2, 1e-12))
+    if search.n_bursts * gain < math.log(2 * search.n_bursts / _CHANCE):
+        raise MeterError(
+            f"the trace shows the work at several places (correlation {found.correlation:.2f}, and "
+            f"{rival:.2f} elsewhere)"
+        )
+    return found
 
 
 def drift_note(first: Alignment, last: Alignment) -> str:
@@ -143,6 +161,74 @@ def drift_note(first: Alignment, last: Alignment) -> str:
         f"the meter's clock drifts: {drift_s:+.3f} s in {apart_s:.0f} s "
         f"({1e6 * drift_s / apart_s:+.0f} ppm); align each part of the trace by its own signature"
     )
+
+
+class _Search:
+    """Correlations of a trace's power with a pattern of levels, at every offset that fits.
+
+    Attributes:
+        lasts_s: of the trace.
+        pattern_s: of the pattern.
+        period_s: between samples.
+        lowest_s: least offset at which the trace holds all of the pattern.
+        highest_s: greatest one; below `lowest_s` there is none.
+        n_bursts: stretches above the pattern's mean, as samples so far apart see them.
+        needed: correlation above what noise alone reaches.
+    """
+
+    def __init__(
+        self, trace: PowerTrace, edges_ns: Sequence[int], *, level: Sequence[float]
+    ) -> None:
+        self._t_s, self._power_w = trace.t_s, np.sum(list(trace.power_w.values()), axis=0)
+        self._middle_s = (edges_ns[0] + edges_ns[-1]) / 2 * 1e-9
+        # Small numbers, for the precision.
+        self._edges_s = np.asarray(edges_ns, dtype=np.float64) * 1e-9 - self._middle_s
+        self._level = np.asarray(level, dtype=np.float64)
+        self.lasts_s = float(self._t_s[-1] - self._t_s[0])
+        self.pattern_s = float(self._edges_s[-1] - self._edges_s[0])
+        self.period_s = float(np.median(np.diff(self._t_s)))
+        self.lowest_s = float(self._edges_s[-1] - self._t_s[-1])
+        self.highest_s = float(self._edges_s[0] - self._t_s[0])
+        seen = self._level_at(np.arange(self._edges_s[0], self._edges_s[-1], self.period_s))
+        is_high = seen > seen.mean()
+        self.n_bursts = int(np.count_nonzero(np.diff(is_high.astype(int), prepend=0) > 0))
+        self._burst_s = np.count_nonzero(is_high) * self.period_s / max(self.n_bursts, 1)
+        step_s = self.period_s / _COARSE
+        self._coarse_s = np.arange(self.lowest_s, self.highest_s + step_s, step_s)
+        self._found = np.array([self._correlation(offset_s) for offset_s in self._coarse_s])
+        n_offsets = len(self._coarse_s) / _COARSE
+        self.needed = _needed_correlation(self.pattern_s / self.period_s, n_offsets)
+
+    def best(self) -> Alignment:
+        """The middle of the offsets that fit best."""
+        near_s = self._coarse_s[int(np.argmax(self._found))]
+        fine_s = near_s + np.arange(-_FINE, _FINE + 1) * (self.period_s / _FINE)
+        found = np.array([self._correlation(offset_s) for offset_s in fine_s])
+        best = float(found.max())
+        (plateau,) = np.nonzero(found > best - 1e-9)
+        low_s, high_s = float(fine_s[plateau[0]]), float(fine_s[plateau[-1]])
+        return Alignment(
+            offset_s=(low_s + high_s) / 2 + self._middle_s,
+            uncertainty_s=max(self.period_s, high_s - low_s) / 2 + self.period_s / _FINE,
+            correlation=best,
+            at_mono_s=self._middle_s,
+        )
+
+    def best_beside(self, found: Alignment) -> float:
+        """The best correlation more than half a burst away, where bursts fall beside bursts."""
+        beside_s = np.abs(self._coarse_s + self._middle_s - found.offset_s)
+        return float(np.max(self._found[beside_s > self._burst_s / 2], initial=-1.0))
+
+    def _correlation(self, offset_s: float) -> float:
+        first_s, last_s = self._edges_s[0] - offset_s, self._edges_s[-1] - offset_s
+        begin, end = np.searchsorted(self._t_s, [first_s, last_s])
+        level = self._level_at(self._t_s[begin:end] + offset_s)
+        return _pearson(level, self._power_w[begin:end])
+
+    def _level_at(self, t_s: np.ndarray) -> np.ndarray:
+        place = np.searchsorted(self._edges_s, t_s, side="right") - 1
+        level: np.ndarray = self._level[np.clip(place, 0, len(self._level) - 1)]
+        return level
 
 
 def _burn(until_ns: int, now_ns: Callable[[], int]) -> None:
@@ -158,6 +244,8 @@ def _burn(until_ns: int, now_ns: Callable[[], int]) -> None:
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    if not len(x):
+        return 0.0
     x, y = x - x.mean(), y - y.mean()
     scale = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / scale if scale > 0 else 0.0

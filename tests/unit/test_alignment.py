@@ -10,7 +10,7 @@ import pytest
 
 from fedcore.errors import MeterError
 from fedcore.seeds import stream
-from hardware.alignment import align, drift_note, signature
+from hardware.alignment import align, align_work, drift_note, signature
 from hardware.meters.csv_replay import CsvReplay, PowerTrace
 
 BEGIN_S = 52_000.25  # on CLOCK_MONOTONIC
@@ -81,6 +81,57 @@ def test_a_drifting_clock_is_noted_and_a_steady_one_is_not() -> None:
         assert bool(note) == bool(noted)
         assert noted in note
     assert "ppm" in note
+
+
+def rounds(n: int, *, alike: bool = False) -> tuple[list[int], list[float]]:
+    """Rounds of about 5 s of work between waits, as edges in ns and a load."""
+    rng = stream(7, "rounds")
+    edges_s, load = [BEGIN_S], []
+    for _ in range(n):
+        edges_s += [edges_s[-1] + (3.0 if alike else float(rng.uniform(2, 4)))]
+        edges_s += [edges_s[-1] + 0.01, edges_s[-1] + 2.0]  # no sample sees the short gap
+        load += [1.0, 0.0, 0.1]
+    return [round(t * 1e9) for t in edges_s], load
+
+
+def drawn(edges: list[int], load: list[float], *, offset_s: float, noise_w: float) -> PowerTrace:
+    """A plug's log, once per second: 3 W and 4 W more under load, a minute before and after."""
+    mono_s = np.arange(edges[0] * 1e-9 - 60.3, edges[-1] * 1e-9 + 60, 1.0)
+    place = np.searchsorted(np.array(edges) * 1e-9, mono_s, side="right")
+    power_w = 3 + 4 * np.array([0.0, *load, 0.0])[place]
+    power_w = power_w + stream(9, "plug").normal(0, noise_w, mono_s.size)
+    return PowerTrace(t_s=mono_s - offset_s, power_w={"plug": power_w})
+
+
+@pytest.mark.parametrize("noise_w", [0.0, 0.8])
+def test_work_itself_is_a_signature(noise_w: float) -> None:
+    edges, load = rounds(12)
+    found = align_work(drawn(edges, load, offset_s=777.7, noise_w=noise_w), edges, load)
+    assert abs(found.offset_s - 777.7) <= found.uncertainty_s <= 0.8
+
+
+@pytest.mark.parametrize(
+    ("n", "recorded", "why"),
+    [
+        (12, rounds(12)[1][:1] * 36, "does not show the work"),  # a load that never rests
+        (1, None, "1 burst of work is no pattern"),
+    ],
+)
+def test_a_trace_of_other_work_is_refused(n: int, recorded: list[float] | None, why: str) -> None:
+    edges, load = rounds(n)
+    trace = drawn(edges, recorded or load, offset_s=0.0, noise_w=0.3)
+    with pytest.raises(MeterError, match=why):
+        align_work(trace, edges, load)
+
+
+def test_work_that_fits_at_several_places_is_refused() -> None:
+    """Of thirty equal rounds in the log, six are asked for: any neighbouring six would do."""
+    edges, load = rounds(30, alike=True)
+    trace = drawn(edges, load, offset_s=0.0, noise_w=0.3)
+    with pytest.raises(MeterError, match="several places"):
+        align_work(trace, edges[30:49], load[30:48])
+    with pytest.raises(MeterError, match="does not hold all of it"):
+        align_work(_tail(_tail(trace)), edges, load)
 
 
 def _tail(recorded: PowerTrace) -> PowerTrace:
