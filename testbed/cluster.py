@@ -1,5 +1,7 @@
 """The local cluster: every service a process of its own, talking mutual TLS over loopback.
 
+A client of a device with a slow link speaks to the aggregator through a relay of its own.
+
 A service that dies is started again, because every service resumes where it was. Ctrl-C stops
 them all; starting the same run again goes on.
 """
@@ -11,12 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from fedcore.config import Experiment
+from fedcore.devices import LinkShape
 from fedcore.errors import RunError
 from fedcore.layout import PrivateFolder, RunFolder
 from testbed.locks import hold
@@ -38,11 +41,13 @@ class Service:
     Attributes:
         name: also of its log file and certificate.
         command: module and arguments.
+        python: interpreter that has what the module imports.
     """
 
     name: str
     command: list[str]
     log: Path
+    python: str = sys.executable
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     _log_file: IO[bytes] | None = field(default=None, repr=False)
@@ -52,7 +57,7 @@ class Service:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self._log_file is None:
             self._log_file = self.log.open("ab")
-        leash = [sys.executable, "-m", "testbed.leash", str(os.getpid()), sys.executable, "-m"]
+        leash = [sys.executable, "-m", "testbed.leash", str(os.getpid()), self.python, "-m"]
         self.process = subprocess.Popen(  # noqa: S603  # our own modules
             leash + self.command,
             stdin=subprocess.DEVNULL,
@@ -87,11 +92,24 @@ class Cluster:
 
     Use as a context manager: leaving it stops every service.
 
+    Args:
+        experiment: of the run.
+        run: public folder.
+        private: the other one.
+        pythons: interpreters of clients by backend; this one where a backend is not named.
+
     Raises:
         RunError: another cluster is already running this folder.
     """
 
-    def __init__(self, experiment: Experiment, run: RunFolder, private: PrivateFolder) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: RunFolder,
+        private: PrivateFolder,
+        *,
+        pythons: Mapping[str, str] | None = None,
+    ) -> None:
         self._lock = hold(run.root / "lock")
         address_file = run.root / "aggregator.address"
         address_file.unlink(missing_ok=True)
@@ -105,20 +123,29 @@ class Cluster:
             ],
             log=run.logs / "aggregator.log",
         )
-        self.clients = [
-            Service(
-                name=client_id,
-                command=[
-                    "edge_client.cli",
-                    *("--config", str(private.service(client_id) / "client.toml")),
-                    *("--address-file", str(address_file)),
-                    *("--vault", str(run.vault)),
-                    *("--shared-by", str(experiment.n_clients)),
-                ],
-                log=run.logs / f"{client_id}.log",
+        self.links: list[Service] = []
+        self.clients: list[Service] = []
+        for client_id in experiment.client_ids:
+            device, address = experiment.device_of(client_id), address_file
+            if device.link.changes_anything:
+                address = run.root / "links" / f"{client_id}.address"
+                self.links.append(
+                    _link(client_id, device.link, run, upstream=address_file, address=address)
+                )
+            self.clients.append(
+                Service(
+                    name=client_id,
+                    command=[
+                        "edge_client.cli",
+                        *("--config", str(private.service(client_id) / "client.toml")),
+                        *("--address-file", str(address)),
+                        *("--vault", str(run.vault)),
+                        *("--shared-by", str(experiment.n_clients)),
+                    ],
+                    log=run.logs / f"{client_id}.log",
+                    python=(pythons or {}).get(device.backend, sys.executable),
+                )
             )
-            for client_id in experiment.client_ids
-        ]
         self.attacker = Service(
             name="attacker",
             command=[
@@ -130,7 +157,7 @@ class Cluster:
             ],
             log=run.logs / "attacker.log",
         )
-        self.services = [self.aggregator, *self.clients, self.attacker]
+        self.services = [self.aggregator, *self.links, *self.clients, self.attacker]
 
     def __enter__(self) -> Cluster:
         for service in self.services:
@@ -196,3 +223,23 @@ class Cluster:
     def _stopped_on_purpose(self, service: Service) -> bool:
         """The aggregator ends with 1 when the run cannot go on; a signal gives a negative code."""
         return service is self.aggregator and (service.exit_code or 0) > 0
+
+
+def _link(
+    client_id: str, shape: LinkShape, run: RunFolder, *, upstream: Path, address: Path
+) -> Service:
+    """The relay between one client and the aggregator."""
+    address.parent.mkdir(parents=True, exist_ok=True)
+    address.unlink(missing_ok=True)
+    return Service(
+        name=f"link of {client_id}",
+        command=[
+            "testbed.link_shaper",
+            *("--upstream", str(upstream)),
+            *("--address-file", str(address)),
+            *("--bandwidth-mbit-s", str(shape.bandwidth_mbit_s)),
+            *("--latency-ms", str(shape.latency_ms)),
+            *("--loss", str(shape.loss)),
+        ],
+        log=run.logs / f"{client_id}-link.log",
+    )

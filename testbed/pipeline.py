@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +42,16 @@ def open_run(file: Path, *, runs: Path, private: Path, fresh: bool) -> Run:
     return Run(experiment=experiment, folder=folder, private=hidden)
 
 
-def run_services(run: Run, *, quiet: bool) -> None:
-    """Federate, disclose what the threat model grants, attack; leave no process behind."""
+def run_services(run: Run, *, quiet: bool, pythons: Mapping[str, str] | None = None) -> None:
+    """Federate, disclose what the threat model grants, attack; leave no process behind.
+
+    Args:
+        run: prepared.
+        quiet: no display.
+        pythons: interpreters of clients by backend, see `Cluster`.
+    """
     with (
-        Cluster(run.experiment, run.folder, run.private) as cluster,
+        Cluster(run.experiment, run.folder, run.private, pythons=pythons) as cluster,
         Display(run.experiment, run.folder, quiet=quiet) as display,
     ):
         cluster.watch(until=lambda: cluster.federation_is_over, on_tick=display.refresh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
             "--fresh", action="store_true", help="a new run even if an unfinished one could go on"
         )
         parser.add_argument("--quiet", action="store_true", help="no progress display")
+        parser.add_argument(
+            "--python",
+            action="append",
+            default=[],
+            type=_interpreter,
+            metavar="BACKEND=PATH",
+            help="interpreter of the clients of a backend, e.g. lava=.venv-lava/bin/python (this "
+            "one); may be repeated",
+        )
     add_json(run)
     prepare.add_argument("--run-folder", type=Path, help="instead of a folder under --runs")
     prepare.add_argument("--private-folder", type=Path, help="instead of a folder under --private")
@@ -42,7 +52,7 @@ def _run(args: argparse.Namespace) -> None:
     from testbed.pipeline import open_run, run_services, score_and_report
 
     run = open_run(args.experiment, runs=args.runs, private=args.private, fresh=args.fresh)
-    run_services(run, quiet=args.quiet or args.json)
+    run_services(run, quiet=args.quiet or args.json, pythons=dict(args.python))
     score_and_report(run.folder, run.private, as_json=args.json)
 
 
@@ -50,8 +60,18 @@ def _up(args: argparse.Namespace) -> None:
     from testbed.pipeline import open_run, run_services
 
     run = open_run(args.experiment, runs=args.runs, private=args.private, fresh=args.fresh)
-    run_services(run, quiet=args.quiet)
+    run_services(run, quiet=args.quiet, pythons=dict(args.python))
     sys.stdout.write(f"run folder      {run.folder.root}\nprivate folder  {run.private.root}\n")
+
+
+def _interpreter(text: str) -> tuple[str, str]:
+    """An argparse type: a backend and the interpreter that has its packages."""
+    backend, _, path = text.partition("=")
+    if not (backend and os.access(path, os.X_OK)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not BACKEND=PATH with the path of a Python interpreter"
+        )
+    return backend, str(Path(path).absolute())
 
 
 def _prepare(args: argparse.Namespace) -> None:
