@@ -4,13 +4,17 @@
 #   make test    set up .venv-test, check style, types, contracts and generated code, run the tests
 #   make test-compose    build the images, run the quickstart as containers, look for its report
 #   make test-bare       set up .venv-bare as a board has it (Python 3.10, no torch), run what runs there
+#   make setup-lava      set up .venv-lava, where lava-dl's SLAYER and Lava's simulation run (Python 3.10)
+#   make test-lava       there: the tests marked lava, and a client's torch code on lava-dl's torch 2.3
 #
 # PYTHON       the interpreter to set up with (3.11 or newer for make test)
 # BARE_PYTHON  the interpreter of make test-bare
+# LAVA_PYTHON  the interpreter of make setup-lava
 # TORCH_INDEX  a package index that offers CPU builds of torch, tried beside the usual one
 
 PYTHON ?= python3
 BARE_PYTHON ?= python3.10
+LAVA_PYTHON ?= python3.10
 TORCH_INDEX ?=
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
@@ -18,7 +22,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and
 	"Leakwatt needs Python 3.11 or newer here: make PYTHON=python3.11 ...")'
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help demo test test-compose test-bare clean
+.PHONY: help demo test test-compose test-bare setup-lava test-lava clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -57,5 +61,17 @@ test-bare: .venv-bare/.ready
 	.venv-bare/bin/python $(PIP_INSTALL) --editable . pytest pytest-timeout hypothesis
 	touch $@
 
+setup-lava: .venv-lava/.ready
+
+test-lava: .venv-lava/.ready
+	.venv-lava/bin/python -m pytest -m lava
+	.venv-lava/bin/python -m pytest tests/golden $(addprefix tests/contract/test_,neurons.py models.py learning_rules.py backends.py)
+
+.venv-lava/.ready: pyproject.toml deploy/constraints-lava.txt
+	$(LAVA_PYTHON) -m venv .venv-lava
+	.venv-lava/bin/python $(PIP_INSTALL) --constraint deploy/constraints-lava.txt \
+		--editable '.[edge-lava]' pytest-timeout hypothesis
+	touch $@
+
 clean:
-	rm -rf .venv .venv-test .venv-bare build dist
+	rm -rf .venv .venv-test .venv-bare .venv-lava build dist
