@@ -94,7 +94,7 @@ class Batch:
     ) -> None:
         self._tickets = [victim.ticket for victim in victims]
         self._model = network
-        self._view = view
+        self.view = view
         self._restarts = restarts
         self._objective = objective
         self._update = update
@@ -146,14 +146,14 @@ class Batch:
     def raw_inputs(self, rows: Tensor) -> np.ndarray:
         """In [0, 1], [victim, restart, example, feature...]."""
         return self.by_victim(
-            torch.stack([self._view.to_raw(self._searched.candidate(row)) for row in rows])
+            torch.stack([self.view.to_raw(self._searched.candidate(row)) for row in rows])
         )
 
     def trains(self, rows: Tensor) -> np.ndarray | None:
         """The network's input, [victim, restart, time, example, feature...], if it is searched."""
-        if not self._view.is_train:
+        if not self.view.is_train:
             return None
-        received = [self._view.to_network(self._searched.candidate(row)) for row in rows]
+        received = [self.view.to_network(self._searched.candidate(row)) for row in rows]
         return self.by_victim(torch.stack(received))
 
     def labels(self, rows: Tensor) -> np.ndarray:
@@ -193,7 +193,7 @@ class Batch:
     ) -> Tensor:
         """Of one row; vmapped over all."""
         candidate = self._searched.candidate(row)
-        inputs = self._view.to_network(candidate)
+        inputs = self.view.to_network(candidate)
         soft = self._soft_labels(row, labels)
         found = self._update(self._model, weights, inputs, soft)
         scaled = {name: scale * slope for name, slope in found.items()}

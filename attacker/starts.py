@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
+from fedcore.nn.arrays import to_array
 from fedcore.seeds import stream
 from fedcore.types import Ticket
 
-__all__ = ["StartKind", "draw_start"]
+__all__ = ["StartKind", "draw_start", "streams_from"]
 
 StartKind = Literal["normal", "uniform"]
 
@@ -31,3 +33,8 @@ def draw_start(kind: StartKind, n: int, *, seed: int, ticket: Ticket, restart: i
     rng = stream(seed, "start", ticket.round, ticket.client_id, restart)
     drawn = rng.normal(size=n) if kind == "normal" else rng.uniform(size=n)
     return drawn.astype(np.float32)
+
+
+def streams_from(starts: Tensor, purpose: str) -> list[np.random.Generator]:
+    """A stream for each row, seeded by what was drawn as its start, [row, variable]."""
+    return [stream(0, purpose, to_array(start).tobytes().hex()) for start in starts]

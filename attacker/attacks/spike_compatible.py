@@ -15,12 +15,11 @@ from attacker.attacks.matching import GradientMatching
 from attacker.inputs import InputView, train_view
 from attacker.objectives import cosine_distance
 from attacker.optimisers import Evaluate, Minimum, OnEvaluation, flip_spikes
-from attacker.starts import StartKind
+from attacker.starts import StartKind, streams_from
 from fedcore.data.encodings import ENCODINGS
 from fedcore.errors import ConfigError
-from fedcore.nn.arrays import to_array, to_tensor
+from fedcore.nn.arrays import to_tensor
 from fedcore.plan import Choice, EncodingSpec, RoundPlan
-from fedcore.seeds import stream
 from fedcore.strict import build
 
 __all__ = ["SpikeCompatible"]
@@ -87,7 +86,7 @@ class SpikeCompatible(GradientMatching):
     ) -> Minimum:
         """Flips from silence; what was drawn as a row's start seeds the draws of that row."""
         del view
-        streams = [stream(0, "flips", to_array(row).tobytes().hex()) for row in start]
+        streams = streams_from(start, "flips")
 
         def draw() -> Tensor:
             shape = start.shape[1:]

@@ -25,6 +25,7 @@ def adam(
     high: float,
     on_evaluation: OnEvaluation,
     patience: int | None = None,
+    noise: Callable[[], Tensor] | None = None,
 ) -> Minimum:
     """Adam within a box, its rate falling as half a cosine.
 
@@ -41,6 +42,8 @@ def adam(
         on_evaluation: told after each.
         patience: evaluations without progress of any row after which the search ends; None for
             never.
+        noise: added to each step and, like it, times the rate, [row, variable]; new numbers at
+            each call.
     """
     record = Record(
         start, n_evaluations=n_evaluations, patience=patience, on_evaluation=on_evaluation
@@ -49,7 +52,7 @@ def adam(
     def rate(k: int) -> float:
         return learning_rate * (1 + math.cos(math.pi * k / n_evaluations)) / 2
 
-    return _adam(evaluate, start, record, rate=rate, low=low, high=high)
+    return _adam(evaluate, start, record, rate=rate, low=low, high=high, noise=noise)
 
 
 def signed_adam(
@@ -103,6 +106,7 @@ def _adam(
     rate: Callable[[int], float],
     low: float,
     high: float,
+    noise: Callable[[], Tensor] | None = None,
 ) -> Minimum:
     """What both share; `rate` is that of the k-th step, from 1."""
     x = start.clamp(low, high)
@@ -114,5 +118,7 @@ def _adam(
         mean = 0.9 * mean + 0.1 * slopes
         square = 0.999 * square + 0.001 * slopes.square()
         step = (mean / (1 - 0.9**k)) / ((square / (1 - 0.999**k)).sqrt() + _NO_LENGTH)
+        if noise is not None:
+            step = step + noise()
         x = (x - rate(k) * step).clamp(low, high)
     return record.minimum()

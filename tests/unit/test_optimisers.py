@@ -260,6 +260,30 @@ def test_adam_is_torchs_with_a_falling_rate() -> None:
         rates.step()
 
 
+def test_noise_moves_adam_by_the_rate_of_each_step() -> None:
+    """On a flat loss nothing else does; the box is out of reach."""
+    drawn = torch.tensor([[0.5, -1.0], [2.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
+    steps, passed = iter(drawn), []
+
+    def flat(x):
+        passed.append(x)
+        return torch.zeros(1, dtype=x.dtype), torch.zeros_like(x)
+
+    adam(
+        flat,
+        torch.zeros(1, 2, dtype=torch.float64),
+        n_evaluations=3,
+        learning_rate=0.1,
+        low=-9,
+        high=9,
+        on_evaluation=lambda *_: None,
+        noise=lambda: next(steps)[None],
+    )
+    rates = 0.05 * (1 + torch.cos(math.pi * torch.arange(1, 3, dtype=torch.float64) / 3))
+    expected = -(rates[:, None] * drawn[:2]).cumsum(0)
+    torch.testing.assert_close(torch.cat(passed[1:]), expected)
+
+
 def test_adam_stays_in_the_box() -> None:
     seen = []
 

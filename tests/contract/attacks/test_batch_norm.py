@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from attacker.attacks.grad_inversion import GradInversion  # noqa: E402
 from attacker.labels import LABEL_ESTIMATORS  # noqa: E402
 from fedcore.data.encodings import encode  # noqa: E402
 from fedcore.errors import AttackError, KnowledgeError  # noqa: E402
@@ -106,6 +108,38 @@ def test_restarts_of_one_victim_are_drawn_together_and_no_others(laboratory) -> 
         for victims in (seen, seen[1:])
     )
     np.testing.assert_allclose(both[1].candidates, alone[0].candidates, atol=1e-5)
+
+
+def test_restarts_are_registered_before_they_agree() -> None:
+    """Two of three are the same image, the third is it one pixel aside."""
+    image = torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    rows = torch.stack([image, image, image.roll(1, -1)]).flatten(1)
+    batch = SimpleNamespace(
+        view=SimpleNamespace(shape=(1, 1, 6, 6), is_train=False),
+        evaluate=lambda rows: (torch.zeros(len(rows)), torch.zeros_like(rows)),
+        group_means=lambda rows: rows.mean(0).expand_as(rows),
+    )
+    plain, aligned = (
+        GradInversion(consistency=1.0, registration=reach).evaluate(batch)(rows) for reach in (0, 1)
+    )
+    assert (plain[0] > 1e-3).all()
+    torch.testing.assert_close(aligned[0][:2], torch.zeros(2))
+    torch.testing.assert_close(aligned[0][2], (rows[2] - rows[0]).square().mean())
+    torch.testing.assert_close(aligned[1][2], 2 / 36 * (rows[2] - rows[0]))
+
+
+def test_noise_is_a_rows_own(laboratory) -> None:
+    """Whoever is attacked beside it; and without noise there is none."""
+    seen = [laboratory.victim([i], model=EVAL, client=i) for i in (100, 101)]
+    options = {"restarts": 2, "iterations": 10, "consistency": 0.0}
+    both, alone, calm = (
+        laboratory.attack("gradinversion", victims, noise=noise, **options)
+        for victims, noise in ((seen, 0.2), (seen[1:], 0.2), (seen[1:], 0.0))
+    )
+    np.testing.assert_allclose(both[1].candidates, alone[0].candidates, atol=1e-5)
+    assert np.abs(alone[0].candidates - calm[0].candidates).mean() > 1e-3
+    moved = alone[0].candidates - calm[0].candidates
+    assert np.abs(moved[0] - moved[1]).mean() > 1e-3
 
 
 def test_peeling_refuses_batches_that_normalise_themselves(laboratory) -> None:
