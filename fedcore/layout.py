@@ -11,6 +11,7 @@ runs/<experiment id>/            may be read by anybody, the attacker included
     knowledge/<run id>.npz       what testbed.disclose granted
     attack/<run id>/             reconstructions and progress
     scores/<run id>.json         what the judge found
+    external/                    what meters that logged by themselves say of the run
     report/                      page and figures (they show victims: handle like the data)
     logs/                        one file per service
 
@@ -78,6 +79,11 @@ class RunFolder:
     def vault(self) -> Path:
         """Sealed records, one folder per client."""
         return self.root / "vault"
+
+    @property
+    def external(self) -> Path:
+        """One file per client and boundary of an external log."""
+        return self.root / "external"
 
     @property
     def report(self) -> Path:

@@ -14,7 +14,17 @@ import sys
 from collections.abc import Sequence
 
 from fedcore.errors import FedcoreError
-from testbed.commands import cluster, data, exposure, inspect, offline, operations, runs, study
+from testbed.commands import (
+    cluster,
+    data,
+    energy,
+    exposure,
+    inspect,
+    offline,
+    operations,
+    runs,
+    study,
+)
 
 __all__ = ["main"]
 
@@ -92,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_parsers(commands)
     study.add_parsers(commands)
     operations.add_parsers(commands)
+    energy.add_parsers(commands)
     inspect.add_parsers(commands)
     return parser
 

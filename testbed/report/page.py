@@ -12,6 +12,7 @@ from fedcore.layout import RunFolder
 from fedcore.strict import to_table
 from fedcore.types import Missing
 from testbed.costs import MeanEnergy, best_energy
+from testbed.external import read_external
 from testbed.fairness import fair_run
 from testbed.findings import Findings
 from testbed.latency import latencies
@@ -22,6 +23,7 @@ from testbed.report import figures, words
 from testbed.report.canvas import Drawing, look_of
 from testbed.report.comparison import Comparison, compare
 from testbed.report.exposure import exposure_table
+from testbed.report.external import external_rows
 from testbed.report.grids import Grid
 from testbed.report.operations import operations_table
 from testbed.report.plane import plane_figure
@@ -89,6 +91,7 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
         "operations": operations_table(arms),
         "bars": list(itertools.chain.from_iterable(_bars(arm, folder) for arm in arms)),
         "phases": [row for arm in arms for row in _phase_rows(arm)],
+        "external": external_rows(read_external(results.folder), arms),
         "training": [
             figures.accuracy_figure(arms, into=folder),
             figures.bytes_figure(arms, into=folder),

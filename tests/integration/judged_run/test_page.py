@@ -17,6 +17,7 @@ from aggregator.store import Store
 from fedcore.energy import Boundary, EnergyReading
 from fedcore.types import Missing, Ticket
 from testbed.exposure import Exposure, Exposures, write_exposures
+from testbed.external import ExternalLog, ExternalWindow, write_external
 from testbed.judge import judge
 from testbed.pictures import read_pictures
 from testbed.report.comparison import compare, unequal_conditions
@@ -66,7 +67,42 @@ def world(tmp_path_factory: pytest.TempPathFactory, build: Callable):
     world.answer_with("snn", answers)
     judge(world.run, world.private)
     write_exposures(Exposures(run_id=world.run_id("ann"), arm="ann", rows=(EXPOSURE,)), world.run)
+    write_external(world.run, _plug_log(world.run_id("snn")))
     return world
+
+
+def _plug_log(run_id: str) -> ExternalLog:
+    reading = EnergyReading(
+        energy_j=87.5,
+        uncertainty_j=2.5,
+        duration_s=20.0,
+        rail="plug",
+        boundary=Boundary.WALL_AC,
+        method="integrated",
+        coverage=1.0,
+        n_samples=21,
+        longest_gap_s=1.0,
+        meter="csv-log 1",
+    )
+    return ExternalLog(
+        client_id="client-0",
+        log="plug.csv",
+        sha256="0" * 64,
+        boundary=Boundary.WALL_AC,
+        begin_s=12.0,
+        begin_error_s=1.0,
+        correlation=0.93,
+        windows=tuple(
+            ExternalWindow(
+                ticket=Ticket(run_id=run_id, round=number, client_id="client-0"),
+                attempt=0,
+                position=0,
+                name="train",
+                reading=reading,
+            )
+            for number in range(2)
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +139,15 @@ def test_gaps_have_their_reasons(page: Path) -> None:
         "no energy sensor on this machine",
     ):
         assert why in missing
+
+
+def test_an_external_log_is_another_source(page: Path) -> None:
+    text = Elements(page.read_text()).text
+    own = text[text.index("Meters that logged by themselves") : text.index("Training, bytes")]
+    assert "snn" in own
+    assert "ann" not in own.replace("wall-ac", "")
+    assert "87.5 J (85 to 90) measured" in own
+    assert "plug.csv, wall-ac, placed by the work, ± 1 s, correlation 0.93" in own
 
 
 def test_modelled_energy_and_victims_data_are_marked(page: Path) -> None:
