@@ -1,4 +1,4 @@
-"""A pulse that a container's health check can feel: `python -m fedcore.health FILE`.
+"""A pulse that a health check can feel: `python -m fedcore.health FILE [SECONDS]`.
 
 A service touches the file whenever its work moves on: an aggregator at every tick, a client at
 every answered heartbeat, an attacker whenever the tap or an attack makes a step.
@@ -6,10 +6,12 @@ every answered heartbeat, an attacker whenever the tap or an attack makes a step
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from pathlib import Path
 
+from fedcore.command_line import positive_s
 from fedcore.errors import StorageError
 
 __all__ = ["Pulse", "main"]
@@ -45,13 +47,14 @@ class Pulse:
 
 
 def main() -> int:
-    """Return 0 if the file was touched within the last minute, else 1 (2: no file) and one line."""
-    if len(sys.argv) != 2:
-        sys.stderr.write("usage: python -m fedcore.health FILE\n")
-        return 2
-    file = Path(sys.argv[1])
+    """Return 0 if the file was touched in time, else 1 and one line."""
+    parser = argparse.ArgumentParser(prog="python -m fedcore.health", description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("seconds", type=positive_s, nargs="?", default=_STALE_AFTER_S)
+    args = parser.parse_args()
+    file: Path = args.file
     age_s = time.time() - file.stat().st_mtime if file.exists() else None
-    if age_s is not None and age_s < _STALE_AFTER_S:
+    if age_s is not None and age_s < args.seconds:
         return 0
     sys.stderr.write(f"{file}: {'missing' if age_s is None else f'{age_s:.0f} s old'}\n")
     return 1
