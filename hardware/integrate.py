@@ -11,11 +11,17 @@ The uncertainty is k = 2 (95 %) and combines, as a root of squares:
 * edges (power): a value that is up to u old shows P(t - a), 0 <= a <= u, or a mean of such. The
   samples then give the energy of a window that lies a earlier: a too much before the begin, a too
   little before the end, which no sample shows any more. Where the load in that unseen end was
-  among what all samples show, the error is at most u (max - min). A mean over u also hides swings
-  that are faster than u: those of a square wave of period u and amplitude A, which both ends cut
-  at a random phase, add a standard deviation of A u / sqrt(24). How strong they are, nobody
-  sees; power that never falls below 0 leaves A no more than its mean. A window no longer than u
-  may not have been seen at all: the rail drew something between 0 and its most;
+  among what the window's samples show, the error is at most u (max - min). A mean over u also
+  hides swings that are faster than u: those of a square wave of period u and amplitude A, which
+  both ends cut at a random phase, add a standard deviation of A u / sqrt(24). How strong they
+  are, nobody sees; power that never falls below 0 leaves A no more than its mean. A window
+  shorter than u may not have been seen at all: the rail drew something between 0 and its most;
+* holding (power): samples no further apart than two updates see one value several times, or an
+  instant in the place of a whole update. What they do not show is then told by how the value
+  changes from one update to the next. Independent values of variance s^2 change by 2 s^2 in the
+  mean of squares, and each stands for u of the window: sqrt(sum c_i^2 u^2 / 2), which takes the
+  place of the sampling term below. Samples from before the window tell as well. Bursts that no
+  two instants happened to show are in nobody's interval;
 * sampling (power): what happened between the samples. Leaving out sample i changes the energy by
   its triangle d_i, and the two half-split integrals differ by the alternating sum of these. One
   difference may vanish by luck (|E_odd - E_even| / 2 held the truth in 60 % of simulated traces);
@@ -97,17 +103,21 @@ def integrate_power(
     n_changes = np.count_nonzero(np.diff(pieces.v, axis=1)[kept & pieces.is_inside])
     rounding_w = 2 * resolution_w / math.sqrt(12 * (1 + n_changes))
     covered_s = coverage * (end_s - start_s)
-    sampling_j = _sampling_j(pieces, at_cut, kept & pieces.is_inside)
-    if sampling_j is None or end_s - start_s <= update_s:
-        sampling_j = max(abs(energy_j), max_power_w * covered_s - energy_j)
+    between_j: float | None
+    if pieces.longest_gap_s <= 2 * update_s:
+        between_j = _holding_j(pieces, kept, covered_s, update_s=update_s)
+    else:
+        between_j = _sampling_j(pieces, at_cut, kept & pieces.is_inside)
+    if between_j is None or end_s - start_s < update_s:
+        between_j = max(abs(energy_j), max_power_w * covered_s - energy_j)
     return WindowEnergy(
         energy_j=energy_j,
         uncertainty_j=math.hypot(
             gain_error * energy_j,
             offset_error_w * covered_s,
             rounding_w * covered_s,
-            sampling_j,
-            update_s * float(np.ptp(pieces.v)),
+            between_j,
+            update_s * float(np.ptp(pieces.v[pieces.t[:, 1] >= start_s - update_s])),
             2 * update_s * abs(energy_j / covered_s) / math.sqrt(24),
         ),
         coverage=coverage,
@@ -277,6 +287,15 @@ def _sampling_j(pieces: _Pieces, at_cut: np.ndarray, kept: np.ndarray) -> float 
     if m == 0:
         return None
     return 2 * (1 + 4 / m) * float(np.linalg.norm(triangles_j)) / math.sqrt(1.5)
+
+
+def _holding_j(pieces: _Pieces, kept: np.ndarray, covered_s: float, *, update_s: float) -> float:
+    """Half-width (k = 2) by what a held value does not show; see the head of this file."""
+    gap_s = pieces.gap_s[kept]
+    changes_j = np.diff(pieces.v, axis=1)[kept, 0] * np.maximum(gap_s, update_s)
+    span_s = float(np.sum(gap_s))
+    per_second = float(np.sum(changes_j**2)) / 2 / span_s
+    return 2 * math.sqrt(per_second * covered_s)
 
 
 def _raised(flags: Mapping[str, bool]) -> tuple[str, ...]:

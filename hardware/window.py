@@ -34,6 +34,7 @@ __all__ = ["Recorder", "Window", "measured"]
 _AUTO = Choice(name="auto")
 _FRESH_NS = 2_000_000  # of a sample that may stand at a window's begin
 _GAP_PERIODS = 3  # samples lie up to 1.5 periods apart, where the machine is not busy
+_CONTEXT_UPDATES = 8  # before a window: they tell how a late value changes (ours)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -232,8 +233,11 @@ class Recorder:
 
     def _first_of(self, start_ns: int) -> int:
         """Index of the first sample that a window of that begin looks at."""
-        context_ns = start_ns - int(self._max_gap_s * 1e9)
-        return bisect_left(self._samples, context_ns, key=lambda sample: sample.mono_ns)
+        rails = self.meter.rails if isinstance(self.meter, MeterInfo) else ()
+        late_s = max((rail.update_s for rail in rails if rail.kind == "power"), default=0.0)
+        context_s = max(self._max_gap_s, _CONTEXT_UPDATES * late_s)
+        first_ns = start_ns - int(context_s * 1e9)
+        return bisect_left(self._samples, first_ns, key=lambda sample: sample.mono_ns)
 
     def _forget(self) -> None:
         """Drop the samples that no window, open or coming, looks at."""

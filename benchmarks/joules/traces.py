@@ -26,13 +26,14 @@ from fedcore.types import Missing
 from hardware.integrate import integrate_counter, integrate_power
 from hardware.window import Recorder, Window, measured
 
-__all__ = ["rows"]
+__all__ = ["LATE", "late", "rows"]
 
 PERIOD_S, BUSY_S, LOW_W, HIGH_W = 0.8, 0.35, 3.0, 7.0
 WINDOW_S = 6.0
 RAMP_S = 1e-6  # of the file's edges; the replay is linear between its points
 N_SIMULATED = 2000
 N_RANDOM = 500
+LATE_WINDOWS_S = (1, 3, 5, 10)
 
 
 def rows(*, n_windows: int = 20, n_samplers: int = 3) -> Iterator[str]:
@@ -51,10 +52,11 @@ def rows(*, n_windows: int = 20, n_samplers: int = 3) -> Iterator[str]:
     yield ""
     yield "500 random traces: truth inside the stated interval, median of it over the RMS error"
     for name, one in (("power, 10 Hz", _random_power), ("counter, 1 ms", _random_counter)):
-        errors_j, stated_j = np.array([one(stream(0, name, i)) for i in range(N_RANDOM)]).T
-        inside = np.mean(np.abs(errors_j) <= stated_j)
-        ratio = np.median(stated_j) / np.sqrt(np.mean(errors_j**2))
-        yield f"{name:<44}{100 * inside:>7.1f}%{ratio:>8.2f}"
+        yield f"{name:<44}{_honesty([one(stream(0, name, i)) for i in range(N_RANDOM)])}"
+    yield ""
+    yield "values of the last second: truth inside the stated interval, its median over the RMS error"
+    yield f"{'window':<36}" + "".join(f"{length_s:>9} s     " for length_s in LATE_WINDOWS_S)
+    yield from _late_rows()
     yield ""
     yield "the sampler's own CPU time, share of one core"
     for rate_hz in (10, 350):
@@ -186,16 +188,20 @@ PEERS: dict[str, Scheme] = {
 }
 
 
-def _jittered(rng: np.random.Generator, begin_s: float, end_s: float) -> np.ndarray:
-    """Instants of our sampler at 10 Hz, see `hardware.sampler.next_instant_ns`."""
-    gaps_s = 0.1 * rng.uniform(0.5, 1.5, int((end_s - begin_s) / 0.05) + 1)
+def _jittered(
+    rng: np.random.Generator, begin_s: float, end_s: float, *, period_s: float = 0.1
+) -> np.ndarray:
+    """Instants of our sampler, see `hardware.sampler.next_instant_ns`."""
+    gaps_s = period_s * rng.uniform(0.5, 1.5, int((end_s - begin_s) / (period_s / 2)) + 1)
     at_s = begin_s + np.cumsum(gaps_s) - gaps_s[0] * rng.random()
     return at_s[at_s < end_s]
 
 
-def _random_trace(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Bursts, steps, a random walk or fast noise, on a grid of 0.2 ms."""
-    t_s = np.arange(0, rng.uniform(2, 8), 2e-4)
+def _random_trace(
+    rng: np.random.Generator, length_s: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bursts, steps, a random walk or fast noise, on a grid of 0.2 ms; of 2 to 8 s if not told."""
+    t_s = np.arange(0, length_s or rng.uniform(2, 8), 2e-4)
     kind = rng.integers(4)
     if kind == 0:
         turns = t_s / rng.uniform(0.05, 2) + rng.random()
@@ -207,6 +213,13 @@ def _random_trace(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         steps_w = rng.normal(0, rng.uniform(0.5, 4) * np.sqrt(2e-4), len(t_s))
         return t_s, np.clip(5 + np.cumsum(steps_w), 0.5, 20)
     return t_s, 5 + np.repeat(rng.normal(0, 1, len(t_s) // 20 + 1), 20)[: len(t_s)]
+
+
+def _honesty(found: Sequence[tuple[float, float]]) -> str:
+    """Share of truths inside the stated interval, and its median over the RMS error."""
+    errors_j, stated_j = np.array(found).T
+    inside = np.mean(np.abs(errors_j) <= stated_j)
+    return f"{100 * inside:>7.1f}%{np.median(stated_j) / np.sqrt(np.mean(errors_j**2)):>6.2f}"
 
 
 def _counted(t_s: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -226,6 +239,75 @@ def _random_power(rng: np.random.Generator) -> tuple[float, float]:
         max_power_w=20.0,
     )
     return seen.energy_j - _counted(t_s, w)[-1], seen.uncertainty_j
+
+
+Shown = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
+"""What a late sensor shows of a trace (times, W) at some times, its updates at some phase."""
+
+
+def _running_mean(t_s: np.ndarray, w: np.ndarray, at_s: np.ndarray, phase: float) -> np.ndarray:
+    del phase
+    return _mean_w(t_s, w, at_s)
+
+
+def _held_mean(t_s: np.ndarray, w: np.ndarray, at_s: np.ndarray, phase: float) -> np.ndarray:
+    return _mean_w(t_s, w, np.floor(at_s + phase) - phase)
+
+
+def _held_instant(t_s: np.ndarray, w: np.ndarray, at_s: np.ndarray, phase: float) -> np.ndarray:
+    return np.asarray(np.interp(np.floor(at_s + phase) - phase, t_s, w))
+
+
+def _mean_w(t_s: np.ndarray, w: np.ndarray, ends_s: np.ndarray) -> np.ndarray:
+    """Over the second before."""
+    begin_j, end_j = np.interp([ends_s - 1, ends_s], t_s, _counted(t_s, w))
+    return np.asarray(end_j - begin_j)
+
+
+LATE: dict[str, tuple[Shown, float]] = {
+    "mean of the last second, 10 Hz": (_running_mean, 0.1),
+    "mean of the second before, held, 1 Hz": (_held_mean, 1.0),
+    "instant, held for a second, 1 Hz": (_held_instant, 1.0),
+}
+
+
+def _late_rows() -> Iterator[str]:
+    for name in LATE:
+        row = f"{name:<38}"
+        for length_s in LATE_WINDOWS_S:
+            found = late(name, length_s=length_s, n=N_RANDOM)
+            row += _honesty(found)
+        yield row
+
+
+def late(name: str, *, length_s: int, n: int) -> list[tuple[float, float]]:
+    """Errors and stated uncertainties in J of `n` windows by a late sensor."""
+    shown, period_s = LATE[name]
+    return [
+        _late(stream(0, name, length_s, i), shown, period_s=period_s, length_s=length_s)
+        for i in range(n)
+    ]
+
+
+def _late(
+    rng: np.random.Generator, shown: Shown, *, period_s: float, length_s: float
+) -> tuple[float, float]:
+    """Error and stated uncertainty in J of a window after 9 s of a trace."""
+    start_s, end_s = 9.5, 9.5 + length_s
+    t_s, w = _random_trace(rng, end_s + 0.1)
+    sampled_s = _jittered(rng, start_s - 8, end_s, period_s=period_s)
+    at_s = np.sort(np.append(sampled_s, [start_s, end_s]))
+    seen = integrate_power(
+        at_s,
+        shown(t_s, w, at_s, rng.random()),
+        start_s=start_s,
+        end_s=end_s,
+        max_gap_s=3 * period_s,
+        max_power_w=20.0,
+        update_s=1.0,
+    )
+    begin_j, last_j = np.interp([start_s, end_s], t_s, _counted(t_s, w))
+    return seen.energy_j - (last_j - begin_j), seen.uncertainty_j
 
 
 def _random_counter(rng: np.random.Generator) -> tuple[float, float]:
