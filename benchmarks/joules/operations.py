@@ -1,7 +1,7 @@
 """Counted operations of small networks beside a count by plain loops, and what tables make of them.
 
 The loops look at every weight, every position and every step by itself. Recurrent layers are not
-among our networks: one is run and counted in numpy.
+among our networks: one of each twin is run and counted in numpy.
 """
 
 from __future__ import annotations
@@ -67,39 +67,46 @@ def rows() -> Iterator[str]:
             f"{kind:9} {'spiking' if spiking else 'analog':8} {n_examples:5} {acs:11.3f} "
             f"{macs:12.3f}  {'equal' if ours == loops else f'DIFFER: {ours} {loops}'}"
         )
-    yield from map(_recurrent_row, (1, 8))
+    for spiking, n_examples in itertools.product((False, True), (1, 8)):
+        yield _recurrent_row(n_examples, spiking=spiking)
     yield f"The last one ({kind}, spiking), one forward run:"
     yield from price_lines(layers)
 
 
-def _recurrent_row(n_examples: int) -> str:
-    """A spiking layer that also hears itself one step late: two tables of synapses, some of them 0.
+def _recurrent_row(n_examples: int, *, spiking: bool) -> str:
+    """A layer that also hears itself one step late: two tables of synapses, some of them 0.
 
     None of our networks is recurrent, so that it runs and is counted here, in numpy.
     """
     rng = stream(n_examples, "recurrent")
-    inputs = (rng.random((N_STEPS, n_examples, 6)) < 0.4).astype(np.float32)
+    inputs = rng.random((N_STEPS, n_examples, 6))
+    inputs = (inputs < 0.4).astype(np.float32) if spiking else inputs
     forward, back = (rng.integers(-3, 4, size=(5, n)) for n in (6, 5))
     membrane, own = np.zeros((n_examples, 5)), np.zeros((N_STEPS + 1, n_examples, 5))
     for t, x in enumerate(inputs):
         membrane = 0.5 * membrane + x @ forward.T + own[t] @ back.T
-        own[t + 1] = membrane > 1
-        membrane *= membrane <= 1
-    heard = own[:-1]
-    ours = sum(
-        count_layer(LayerTable(name=name, kind="dense", weight=weight), arrived).acs
-        for name, weight, arrived in (("forward", forward, inputs), ("back", back, heard))
-    )
-    loops = sum(
+        own[t + 1] = membrane > 1 if spiking else np.tanh(membrane)
+        membrane *= membrane <= 1 if spiking else 0
+    ran = (("forward", forward, inputs), ("back", back, own[:-1]))
+    counts = [
+        count_layer(LayerTable(name=name, kind="dense", weight=weight), arrived)
+        for name, weight, arrived in ran
+    ]
+    products = sum(
         int(weight[o, i] != 0)
-        for weight, arrived in ((forward, inputs), (back, heard))
+        for _, weight, arrived in ran
         for step in arrived
         for example in step
-        for i in np.flatnonzero(example)
+        for i, value in enumerate(example)
+        if value or not spiking
         for o in range(5)
     )
-    equal = "equal" if ours == loops / n_examples else f"DIFFER: {ours} {loops / n_examples}"
-    return f"{'recurrent':9} {'spiking':8} {n_examples:5} {ours:11.3f} {0:12.3f}  {equal}"
+    ours = tuple(sum(getattr(layer, of) for layer in counts) for of in ("acs", "macs"))
+    mean = products / n_examples
+    loops = (mean, 0.0) if spiking else (0.0, mean)
+    equal = "equal" if ours == loops else f"DIFFER: {ours} {loops}"
+    twin = "spiking" if spiking else "analog"
+    return f"{'recurrent':9} {twin:8} {n_examples:5} {ours[0]:11.3f} {ours[1]:12.3f}  {equal}"
 
 
 def beside_neurobench(python: Path) -> Iterator[str]:
@@ -127,9 +134,10 @@ def beside_neurobench(python: Path) -> Iterator[str]:
         theirs = finish(
             start("benchmarks.neurobench_peer", str(Path(folder) / "cases.npz"), python=python)
         )
-    yield f"{'':44}{'AC':>9}{'MAC':>7}{'dense':>9}{'neuron updates':>16}"
+    yield f"{'':44}{'AC':>9}{'MAC':>7}{'dense':>9}{'neuron updates':>16}{'silent':>9}"
     ours = [sum(getattr(layer, of) for layer in layers) for of in ("acs", "macs", "dense")]
-    yield _row("ours (updates of the hidden layer)", [*ours, layers[0].updates])
+    silent = 1 - layers[0].spikes / layers[0].updates
+    yield _row("ours (updates of the hidden layer)", [*ours, layers[0].updates, silent])
     for name, label in (
         ("snntorch", "NeuroBench, snnTorch's neurons"),
         ("plain", "NeuroBench, unregistered neurons"),
@@ -137,12 +145,12 @@ def beside_neurobench(python: Path) -> Iterator[str]:
         found = theirs[name]
         synaptic = found["SynapticOperations"]
         counts = [synaptic[of] for of in ("Effective_ACs", "Effective_MACs", "Dense")]
-        yield _row(label, [*counts, found["MembraneUpdates"]])
+        yield _row(label, [*counts, found["MembraneUpdates"], found["ActivationSparsity"]])
 
 
 def _row(label: str, counts: Sequence[float]) -> str:
-    acs, macs, dense, updates = counts
-    return f"{label:44}{acs:9.1f}{macs:7.1f}{dense:9.1f}{updates:16.1f}"
+    acs, macs, dense, updates, silent = counts
+    return f"{label:44}{acs:9.1f}{macs:7.1f}{dense:9.1f}{updates:16.1f}{silent:9.4f}"
 
 
 def _by_loops(model: Network, name: str, x: Tensor) -> tuple[float, float]:

@@ -34,14 +34,24 @@ def _operations(args: argparse.Namespace) -> None:
     """Forward runs of the first weights on the first examples; a run counts its last weights."""
     from fedcore.operations import training_counts
     from fedcore.strict import to_table
-    from hardware.operations import price_lines
+    from hardware.operations import operation_tables, price, price_lines
     from testbed.experiment import load_checked
     from testbed.folders import find_experiment
 
     experiment = load_checked(find_experiment(args.file))
     found = {arm.name: _counted(experiment, arm) for arm in experiment.arms}
     if args.json:
-        sys.stdout.write(json.dumps(to_table(found), indent=2) + "\n")
+        told = {
+            name: {
+                what: {
+                    "layers": counts,
+                    "modelled": {table.title: price(counts, table) for table in operation_tables()},
+                }
+                for what, counts in (("forward", layers), ("training", training_counts(layers)))
+            }
+            for name, layers in found.items()
+        }
+        sys.stdout.write(json.dumps(to_table(told), indent=2) + "\n")
         return
     for name, layers in found.items():
         sys.stdout.write(

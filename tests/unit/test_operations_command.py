@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
+from hardware.operations import operation_tables
 from testbed.cli import main
 
 EXPERIMENT = """
@@ -31,11 +32,32 @@ def file(tmp_path: Path) -> str:
 def test_twins_differ_by_what_they_do(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["operations", file, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    ann, snn = found["ann"], found["snn"]
+    ann, snn = (found[name]["forward"]["layers"] for name in ("ann", "snn"))
     assert [layer["name"] for layer in ann] == [layer["name"] for layer in snn]
     assert sum(layer["acs"] for layer in ann) == 0
     assert sum(layer["macs"] for layer in snn) == 0  # rate-coded input is binary, too
     assert sum(layer["dense"] for layer in snn) == 4 * sum(layer["dense"] for layer in ann)
+
+
+def test_a_script_gets_training_and_every_tables_price(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["operations", file, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for twin, of in (("ann", "macs"), ("snn", "acs")):
+        forward, training = found[twin]["forward"], found[twin]["training"]
+        for before, after in zip(forward["layers"], training["layers"], strict=True):
+            assert after[of] >= 2 * before[of]
+            assert after["dense"] >= 2 * before["dense"] > 0
+        tables = operation_tables()
+        assert list(training["modelled"]) == list(forward["modelled"]) == [t.title for t in tables]
+        for table in tables:
+            cheap, dear = (part["modelled"][table.title] for part in (forward, training))
+            # Backpropagation multiplies, whatever the forward run does.
+            needs_macs = table.multiply_accumulation_pj is None
+            assert ("why" in dear) == needs_macs
+            assert ("why" in cheap) == (needs_macs and twin == "ann")
+            assert needs_macs or dear["energy_j"] > cheap["energy_j"] > 0
 
 
 def test_people_read_layers_and_prices_marked_as_modelled(
