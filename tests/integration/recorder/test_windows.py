@@ -41,6 +41,39 @@ def test_a_window_over_a_ramp_is_exact(recorder: MakeRecorder) -> None:
     assert reading.duration_s == record.duration_s >= 0.5
 
 
+BURSTS = tuple((0.05 * n, 3.0 + 4.0 * (n % 16 < 7)) for n in range(400))
+
+
+def test_a_round_over_bursts_is_its_phases_within_the_stated_uncertainties(
+    recorder: MakeRecorder,
+) -> None:
+    """The run's window, a round's and three phases' at once; other threads have their own."""
+    meter = recorder(*BURSTS)
+    phases: list[WindowRecord] = []
+    around: list[WindowRecord] = []
+    beside: list[WindowRecord] = []
+
+    def aside() -> None:
+        with measured(meter, "aside", beside):
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=aside)
+    with measured(meter, "run", around), measured(meter, "round", around):
+        thread.start()
+        for phase in (Phase.ENCODE, Phase.TRAIN, Phase.SUBMIT):
+            with measured(meter, phase, phases):
+                time.sleep(0.4)
+        thread.join()
+    whole, run = (the_reading(record) for record in around)
+    parts = [the_reading(record) for record in phases]
+    missed_j = abs(whole.energy_j - sum(part.energy_j for part in parts))
+    other_s = whole.duration_s - sum(part.duration_s for part in parts)
+    stated_j = whole.uncertainty_j + sum(part.uncertainty_j for part in parts)
+    assert missed_j <= stated_j + 7.0 * other_s
+    assert run.duration_s >= whole.duration_s
+    assert [record.name for record in beside] == ["aside"]
+
+
 def test_phases_nest_in_their_round(recorder: MakeRecorder) -> None:
     """At a steady 10 W, round minus phases is 10 W times what no phase covers: little."""
     meter = recorder(*STEADY)
