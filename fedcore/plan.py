@@ -17,7 +17,7 @@ __all__ = [
     "Training",
 ]
 
-Surrogate = Literal["fast_sigmoid", "arctan", "triangle", "rectangle", "sigmoid"]
+Surrogate = Literal["fast_sigmoid", "arctan", "triangle", "rectangle", "sigmoid", "exponential"]
 Readout = Literal["membrane_mean", "per_step", "spike_count"]
 
 _MAX_STEPS = 100_000  # far above any encoding's need; more would only fill the memory

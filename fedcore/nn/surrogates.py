@@ -12,6 +12,7 @@ the sharpness k (`surrogate.` of each package; "none" where it has no such curve
 | triangle     | max(0, k - k^2 |x|)          | none                  | PiecewiseQuadratic(alpha=k)|
 | rectangle    | k where |x| <= 1/(2k), or 0  | none                  | Rect(alpha=k)              |
 | sigmoid      | k sigma(kx) (1 - sigma(kx))  | sigmoid(slope=k)      | Sigmoid(alpha=k)           |
+| exponential  | k/2 exp(-k|x|)               | none                  | none; SLAYER's             |
 
 All but fast_sigmoid enclose the area 1; fast_sigmoid has the height 1 (area 2/k), as in
 SuperSpike (Zenke and Ganguli 2018, doi:10.1162/neco_a_01086, section 3.3.2). snnTorch's
@@ -59,12 +60,18 @@ def _sigmoid(x: Tensor, k: float) -> Tensor:
     return torch.sigmoid(k * x)
 
 
+def _exponential(x: Tensor, k: float) -> Tensor:
+    side = 2 * (x >= 0).to(x.dtype) - 1  # unlike x.sign(), not 0 at 0, where the slope is k/2
+    return -side / 2 * torch.expm1(-k * side * x)
+
+
 SURROGATES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "fast_sigmoid": _fast_sigmoid,
     "arctan": _arctan,
     "triangle": _triangle,
     "rectangle": _rectangle,
     "sigmoid": _sigmoid,
+    "exponential": _exponential,
 }
 """The primitive s(x, k) of each kind, up to a constant."""
 

@@ -22,6 +22,7 @@ DERIVATIVES = {  # the table of the module, written a second time without torch
     "triangle": lambda x: max(0.0, K - K**2 * abs(x)),
     "rectangle": lambda x: K if abs(x) <= 1 / (2 * K) else 0.0,
     "sigmoid": lambda x: K * math.exp(-K * x) / (1 + math.exp(-K * x)) ** 2,
+    "exponential": lambda x: K / 2 * math.exp(-K * abs(x)),
 }
 # At, near and far from the threshold, and on the kinks of triangle (1/K) and rectangle (1/2K).
 POINTS = [0.0, 1e-9, -1e-9, 1 / K, -1 / K, 1 / (2 * K), -1 / (2 * K), 0.07, -0.3, 1.5, -20.0, 90.0]
