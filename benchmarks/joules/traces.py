@@ -54,7 +54,7 @@ def rows(*, n_windows: int = 20, n_samplers: int = 3) -> Iterator[str]:
     for name, one in (("power, 10 Hz", _random_power), ("counter, 1 ms", _random_counter)):
         yield f"{name:<44}{_honesty([one(stream(0, name, i)) for i in range(N_RANDOM)])}"
     yield ""
-    yield "values of the last second: truth inside the stated interval, its median over the RMS error"
+    yield "values of the last second: truth inside the interval, median of it over the RMS error"
     yield f"{'window':<36}" + "".join(f"{length_s:>9} s     " for length_s in LATE_WINDOWS_S)
     yield from _late_rows()
     yield ""
@@ -192,8 +192,10 @@ def _jittered(
     rng: np.random.Generator, begin_s: float, end_s: float, *, period_s: float = 0.1
 ) -> np.ndarray:
     """Instants of our sampler, see `hardware.sampler.next_instant_ns`."""
-    gaps_s = period_s * rng.uniform(0.5, 1.5, int((end_s - begin_s) / (period_s / 2)) + 1)
-    at_s = begin_s + np.cumsum(gaps_s) - gaps_s[0] * rng.random()
+    gaps_s: np.ndarray = period_s * rng.uniform(
+        0.5, 1.5, int((end_s - begin_s) / (period_s / 2)) + 1
+    )
+    at_s: np.ndarray = begin_s + np.cumsum(gaps_s) - gaps_s[0] * rng.random()
     return at_s[at_s < end_s]
 
 

@@ -8,8 +8,10 @@ import http.client
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from fedcore.energy import Boundary
@@ -23,12 +25,14 @@ from hardware.meters.base import (
     OpenRails,
     Rail,
 )
+from hardware.meters.http_digest import answer_to
 
 __all__ = ["SmartPlug"]
 
 _TIMEOUT_S = 1.0
 _UPDATE_S = 1.0
 _LONGEST_ANSWER = 1 << 16
+_USER = "admin"  # the only one a Shelly has
 
 _GAIN_ERROR, _OFFSET_ERROR_W = 0.02, 1.0
 """Ours: makers state 1 to 2 % at a resistive load, and plugs are poor below 5 W."""
@@ -74,11 +78,15 @@ class SmartPlug(Meter):
         host: name or address, with ":port" where it is not 80.
         api: "auto" tries "shelly" (second generation and later), "shelly-gen1" and "tasmota".
         channel: which outlet of a strip, from 0.
+        password_file: whose first line is the password of a plug that asks for one by digest
+            (Shelly's second generation, whose user is always "admin"); "" for none. A file, since
+            options are recorded.
     """
 
     host: str
     api: Literal["auto", "shelly", "shelly-gen1", "tasmota"] = "auto"
     channel: int = 0
+    password_file: str = ""
 
     def __post_init__(self) -> None:
         if not self.host or "/" in self.host:
@@ -96,9 +104,10 @@ class SmartPlug(Meter):
             link = http.client.HTTPConnection(self.host, timeout=_TIMEOUT_S)
         except http.client.InvalidURL as error:
             raise ConfigError(f"host {self.host!r}: {error}") from error
+        plug = _Link(link, password=self._password())
         with contextlib.ExitStack() as opened:
             opened.callback(link.close)
-            name, api = self._find(link)
+            name, api = self._find(plug)
             info = MeterInfo(
                 name="smart-plug",
                 version="1",
@@ -120,15 +129,26 @@ class SmartPlug(Meter):
                     "one value per second, poor below 5 W",
                 ),
             )
-            reader = functools.partial(_read_w, link, api, self.channel)
+            reader = functools.partial(_read_w, plug, api, self.channel)
             return OpenRails(info, [reader], opened=opened.pop_all(), now_ns=now_ns)
 
-    def _find(self, link: http.client.HTTPConnection) -> tuple[str, _Api]:
+    def _password(self) -> str:
+        if not self.password_file:
+            return ""
+        try:
+            first, *_ = Path(self.password_file).expanduser().read_text().splitlines() or [""]
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"password_file: {error}") from error
+        if not first:
+            raise ConfigError(f"password_file {self.password_file!r}: its first line is empty")
+        return first
+
+    def _find(self, plug: _Link) -> tuple[str, _Api]:
         wanted = _APIS if self.api == "auto" else {self.api: _APIS[self.api]}
         reasons = []
         for name, api in wanted.items():
             try:
-                _read_w(link, api, self.channel)
+                _read_w(plug, api, self.channel)
             except OSError as error:
                 raise NoSensorError(
                     f"{self.host}: {error}",
@@ -140,33 +160,61 @@ class SmartPlug(Meter):
                 return name, api
         raise NoSensorError(
             f"{self.host}: {'; '.join(reasons)}",
-            fix="give host the address of a Shelly or Tasmota plug that measures power, without a "
-            "password on its local interface",
+            fix="give host the address of a Shelly or Tasmota plug that measures power; a password "
+            "goes into a file, named by --option password_file=",
         )
 
 
-def _read_w(link: http.client.HTTPConnection, api: _Api, channel: int) -> float:
-    """Ask once; after a failure the next question connects anew.
+@dataclass
+class _Link:
+    """A connection that is kept; after a failure the next question connects anew."""
+
+    connection: http.client.HTTPConnection
+    password: str
+
+    def get(self, path: str) -> bytes:
+        """The body of an answer, with the password where it is asked for.
+
+        Raises:
+            OSError: no connection, or no answer in time.
+            ValueError: an answer that is none.
+        """
+        answer, body = self._ask(path)
+        challenge = answer.headers.get("WWW-Authenticate", "")
+        if answer.status == http.client.UNAUTHORIZED and challenge and self.password:
+            word = answer_to(challenge, user=_USER, password=self.password, path=path)
+            answer, body = self._ask(path, {"Authorization": word})
+        if answer.status != http.client.OK:
+            raise ValueError(f"HTTP status {answer.status} {answer.reason}")
+        return body
+
+    def _ask(
+        self, path: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        try:
+            self.connection.request("GET", path, headers=headers)
+            answer = self.connection.getresponse()
+            body = answer.read(_LONGEST_ANSWER)
+        except OSError:
+            self.connection.close()
+            raise
+        except http.client.HTTPException as error:
+            self.connection.close()
+            raise OSError(f"no HTTP answer ({error!r})") from error
+        if not answer.isclosed():  # more is to come, which would answer the next question
+            self.connection.close()
+            raise ValueError(f"an answer of more than {_LONGEST_ANSWER} bytes")
+        return answer, body
+
+
+def _read_w(plug: _Link, api: _Api, channel: int) -> float:
+    """Ask once.
 
     Raises:
         OSError: no connection, or no answer in time.
         ValueError: an answer that tells no power.
     """
-    try:
-        link.request("GET", api.path.format(channel=channel))
-        answer = link.getresponse()
-        body = answer.read(_LONGEST_ANSWER)
-    except OSError:
-        link.close()
-        raise
-    except http.client.HTTPException as error:
-        link.close()
-        raise OSError(f"no HTTP answer ({error!r})") from error
-    if not answer.isclosed():  # more is to come, which would answer the next question
-        link.close()
-        raise ValueError(f"an answer of more than {_LONGEST_ANSWER} bytes")
-    if answer.status != http.client.OK:
-        raise ValueError(f"HTTP status {answer.status} {answer.reason}")
+    body = plug.get(api.path.format(channel=channel))
     try:
         return _power_w(json.loads(body), api, channel)
     except (OverflowError, RecursionError) as error:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedcore.errors import ConfigError
 from hardware.meters.base import NoSensorError
+from hardware.meters.http_digest import answer_to
 from hardware.meters.smart_plug import SmartPlug
 
 SHELLY = "/rpc/Switch.GetStatus?id=0"
@@ -37,12 +41,23 @@ TASMOTA_SAYS = {
 }
 
 
+CHALLENGE = (
+    'Digest qop="auth", realm="shellyplugus-1", nonce="60dc2c69", algorithm=SHA-256, '
+    'opaque="some, thing"'
+)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class Plug:
     """A server whose answers are set by path; other paths are unknown to it."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.status, self.delay_s, self.is_gone = 200, 0.0, False
+        self.password = ""  # asked for by digest, where there is one
         self.connections: set[tuple[str, int]] = set()
         plug = self
 
@@ -53,6 +68,12 @@ class Plug:
                 plug.connections.add(self.client_address)
                 if plug.is_gone:
                     self.close_connection = True
+                    return
+                if plug.password and not plug.knows(self.headers["Authorization"], self.path):
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", CHALLENGE)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
                     return
                 said = plug.answers.get(self.path)
                 body = said if isinstance(said, bytes) else json.dumps(said).encode()
@@ -74,6 +95,15 @@ class Plug:
         self._server = Server(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def knows(self, word: str | None, path: str) -> bool:
+        """RFC 7616, 3.4.1, with what the client claims."""
+        said = dict(re.findall(r'(\w+)="?([^",]*)"?', word or ""))
+        if not said:
+            return False
+        proof = sha256(f"admin:shellyplugus-1:{self.password}")
+        tail = f"60dc2c69:{said['nc']}:{said['cnonce']}:auth:{sha256(f'GET:{path}')}"
+        return bool(said["uri"] == path and said["response"] == sha256(f"{proof}:{tail}"))
 
     def vanish(self) -> None:
         self.is_gone = True
@@ -121,6 +151,42 @@ def test_an_outlet_of_a_strip_is_chosen_by_its_channel(plug: Plug) -> None:
     plug.answers = {"/status": GEN1_SAYS}
     with pytest.raises(NoSensorError, match="a power of None"):
         SmartPlug(host=plug.host, channel=1).open()
+
+
+def test_a_password_is_proved_by_digest_from_a_file(plug: Plug, tmp_path: Path) -> None:
+    plug.answers[SHELLY], plug.password = SHELLY_SAYS, "ours alone"
+    file = tmp_path / "plug.password"
+    file.write_text("ours alone\n")
+    with SmartPlug(host=plug.host, password_file=str(file)).open() as meter:
+        for _ in range(2):
+            assert meter.read().values == pytest.approx((7.3,))
+    assert len(plug.connections) == 1
+    with pytest.raises(NoSensorError, match=r"HTTP status 401.*password_file="):
+        SmartPlug(host=plug.host).open()
+    file.write_text("another's\n")
+    with pytest.raises(NoSensorError, match="HTTP status 401") as caught:
+        SmartPlug(host=plug.host, password_file=str(file)).open()
+    assert "another" not in str(caught.value)
+    file.write_text("")
+    for name in (file, tmp_path / "none"):
+        with pytest.raises(ConfigError, match="password_file"):
+            SmartPlug(host=plug.host, password_file=str(name)).open()
+
+
+def test_the_answer_to_a_challenge_is_the_rfcs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 7616, 3.9.1."""
+    own = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ"
+    monkeypatch.setattr("secrets.token_hex", lambda _: own)
+    challenge = (
+        'Digest realm="http-auth@example.org", qop="auth, auth-int", algorithm=SHA-256, '
+        'nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", '
+        'opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"'
+    )
+    said = answer_to(challenge, user="Mufasa", password="Circle of Life", path="/dir/index.html")  # noqa: S106
+    assert "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1" in said
+    for other in ("Basic realm=x", challenge.replace("SHA-256", "MD5"), "Digest qop=auth"):
+        with pytest.raises(ValueError, match="expected Digest with SHA-256"):
+            answer_to(other, user="a", password="b", path="/")  # noqa: S106
 
 
 Trouble = Callable[[Plug], None]
