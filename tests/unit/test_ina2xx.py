@@ -4,6 +4,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,44 @@ def test_the_drivers_guess_of_the_shunt_is_flagged_with_the_fix(tmp_path: Path) 
         assert "echo 100000 | sudo tee" in meter.info.notes[-1]
 
 
+def test_of_several_chips_one_is_named_by_its_place_on_the_bus(tmp_path: Path) -> None:
+    """A feed and what hangs behind it would be counted twice."""
+    for number, place, milliampere in ((1, "1-0040", 900), (2, "1-0041", 400)):
+        folder = tmp_path / f"sys/class/hwmon/hwmon{number}"
+        write_files(
+            folder,
+            {
+                "name": "ina226",
+                "in1_input": "5000",
+                "curr1_input": str(milliampere),
+                "shunt_resistor": "20000",
+            },
+        )
+        bus = tmp_path / "sys/bus/i2c/devices" / place
+        bus.mkdir(parents=True)
+        (folder / "device").symlink_to(bus)
+    with pytest.raises(NoSensorError, match="ina226 at 1-0040, ina226 at 1-0041") as caught:
+        Ina2xx(root=str(tmp_path)).open()
+    assert "--option device=1-0040" in caught.value.fix
+    with Ina2xx(root=str(tmp_path), device="1-0041").open() as meter:
+        assert meter.info.rails[0].name == "ina226-1-0041"
+        assert meter.read().values == pytest.approx((2.0,))
+    with pytest.raises(NoSensorError, match="1-0042 in"):
+        Ina2xx(root=str(tmp_path), device="1-0042").open()
+
+
+def test_a_shunt_that_is_too_large_says_where_it_ends(tmp_path: Path) -> None:
+    """320 mV across 100 mOhm: a Raspberry Pi 4 at 3 A and its USB devices reach it."""
+    root = chip(tmp_path, name="ina219", in1_input=5000, curr1_input=1000, shunt_resistor=100000)
+    with Ina2xx(root=root).open() as meter:
+        assert "up to 3.2 A" in meter.info.notes[1]
+        assert meter.info.rails[0].offset_error_w == pytest.approx(5.0 * 200e-6 / 0.1)
+        chip(tmp_path, curr1_input=3200)
+        sample = meter.read()
+        assert sample.values[0] != sample.values[0]
+        assert "full scale" in sample.fault
+
+
 def test_without_a_chip_the_wiring_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoSensorError) as caught:
         Ina2xx(root=str(tmp_path)).open()
@@ -108,7 +147,9 @@ def test_the_product_is_formed_here(bus: Callable) -> None:
     bus(INA226)
     with Ina2xxI2c(bus=1, shunt_ohm=0.02).open() as meter:
         assert meter.read().values == pytest.approx((4012 * 1.25e-3 * 8000 * 2.5e-6 / 0.02,))
-        assert meter.info.rails[0].resolution == pytest.approx(5 * 2.5e-6 / 0.02)
+        (rail,) = meter.info.rails
+        assert rail.resolution == pytest.approx(4012 * 1.25e-3 * 2.5e-6 / 0.02)
+        assert rail.offset_error_w == pytest.approx(4012 * 1.25e-3 * 10e-6 / 0.02)
 
 
 def test_an_ina219_keeps_its_flags_below_the_voltage_and_its_sign(bus: Callable) -> None:
@@ -124,10 +165,13 @@ def test_an_ina260_has_its_own_shunt(bus: Callable) -> None:
         assert meter.info.rails[0].gain_error == 0.0015
 
 
-@pytest.mark.parametrize("word", [0x7FFF, 0x8000])
-def test_a_shunt_at_its_full_scale_is_no_value(bus: Callable, word: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "word"), [("ina226", 0x7FFF), ("ina226", 0x8000), ("ina219", 32000)]
+)
+def test_a_shunt_at_its_full_scale_is_no_value(bus: Callable, name: Any, word: int) -> None:
+    """The INA219 ends at 320 mV, before its register does."""
     bus({**INA226, 0x01: word})
-    with Ina2xxI2c(bus=1).open() as meter:
+    with Ina2xxI2c(bus=1, chip=name).open() as meter:
         sample = meter.read()
         assert sample.values[0] != sample.values[0]
         assert "at its full scale" in sample.fault
@@ -146,6 +190,20 @@ def test_a_chip_that_goes_leaves_no_value(bus: Callable) -> None:
         sample = meter.read()
         assert sample.values[0] != sample.values[0]
         assert "Remote I/O error" in sample.fault
+
+
+def test_a_chip_that_the_kernel_holds_is_read_through_it(
+    bus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus(INA226)
+
+    def busy(*_: object) -> list[int]:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(sys.modules["smbus2"].SMBus, "read_i2c_block_data", busy)
+    with pytest.raises(NoSensorError, match="driver holds") as caught:
+        Ina2xxI2c(bus=1).open()
+    assert "--meter ina2xx --option device=1-0040" in caught.value.fix
 
 
 def test_no_bus_and_no_answer_name_the_fix(bus: Callable) -> None:
