@@ -182,8 +182,9 @@ def _least_squares(system: _System, values: Tensor) -> tuple[Tensor, int]:
         return x, len(x)
     if not len(values):
         return torch.zeros(len(factor)).to(values), 0
-    found = torch.linalg.lstsq(system.dense(), values[:, None], rcond=_RANK, driver="gelsy")
-    return found.solution, int(found.rank)
+    equations, right = system.dense().cpu(), values[:, None].cpu()  # no card has "gelsy"
+    found = torch.linalg.lstsq(equations, right, rcond=_RANK, driver="gelsy")
+    return found.solution.to(values), int(found.rank)
 
 
 def _solved(x: Tensor, *, size: tuple[int, ...], rank: int) -> Solved:

@@ -73,6 +73,7 @@ def _compiled(recording: Callable[[Tensor], Any], x: Tensor) -> Callable[[Tensor
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AttackError(
             f"compiles: torch.compile could not compile the search ({why}); it needs a C++ "
-            "compiler such as g++; install one, or set compiles = false"
+            "compiler such as g++, and triton for a graphics card; install them, or set "
+            "compiles = false"
         ) from error
     return compiled
