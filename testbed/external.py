@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fedcore.energy import Boundary, EnergyReading, Phase, PhaseReport
-from fedcore.errors import ConfigError, RunError, StorageError
+from fedcore.errors import ConfigError, MeterError, RunError, StorageError
 from fedcore.layout import RunFolder
 from fedcore.strict import canonical_json, parse
 from fedcore.types import Missing, Ticket
@@ -112,7 +112,10 @@ def attribute(
     period_s = float(np.median(np.diff(trace.t_s)))
     correlation: float | Missing
     if begin_s is None:
-        found = align_work(trace, edges_ns, load)
+        try:
+            found = align_work(trace, edges_ns, load)
+        except MeterError as error:
+            raise MeterError(f"{path}: {error}; or say where it begins with --begin") from error
         offset_s, correlation = found.offset_s, found.correlation
         error_s = found.uncertainty_s + period_s / 2
         begin_s = edges_ns[0] * 1e-9 - offset_s
