@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from fedcore.types import Missing
 
-__all__ = ["HeldFile", "parse_cpus", "read_line", "read_parsed"]
+__all__ = ["HeldFile", "parse_cpus", "place_of", "read_line", "read_parsed"]
 
 T = TypeVar("T")
 
@@ -47,6 +47,12 @@ def parse_cpus(text: str) -> list[int]:
         first, _, last = part.partition("-")
         cpus.extend(range(int(first), int(last or first) + 1))
     return cpus
+
+
+def place_of(chip: Path) -> str:
+    """Where a chip is on its bus ("1-0040"): that stays, the number of its hwmon folder may not."""
+    device = chip / "device"
+    return device.resolve().name if device.exists() else chip.name
 
 
 class HeldFile:

@@ -30,7 +30,7 @@ from hardware.meters.base import (
     Sensor,
     require_fraction,
 )
-from hardware.sysfs import HeldFile, read_parsed
+from hardware.sysfs import HeldFile, place_of, read_parsed
 
 __all__ = ["Hwmon"]
 
@@ -58,13 +58,18 @@ class Hwmon(Sensor):
     """Energy or power of one chip.
 
     Attributes:
-        chip: its driver's name; "" takes the first whose boundary is known.
+        chip: its driver's name ("amdgpu"), or its place where two have the same ("amdgpu at
+            0000:03:00.0"), as `leakwatt doctor` prints it; "" takes the one whose boundary is
+            known.
+        labels: of the channels that count; empty for all. A chip that nobody knows and that shows
+            several has to be told: a total and its parts are never added.
         boundary: what its measurement holds, where that is not known here.
         gain_error: half-width of the 95 % interval of the scale factor, relative; ours, since the
             kernel does not tell.
     """
 
     chip: str = ""
+    labels: tuple[str, ...] = ()
     boundary: Boundary | None = None
     gain_error: float = 0.05
 
@@ -75,18 +80,19 @@ class Hwmon(Sensor):
         """Hold the chip's files open.
 
         Raises:
-            NoSensorError: there is no such chip, nobody said what it measures, or it cannot be
-                read; with the exact fix.
+            NoSensorError: there is no such chip or there are several, nobody said what it
+                measures, or it cannot be read; with the exact fix.
         """
         chip, name = self._chosen()
         boundary = self.boundary or _BOUNDARY[name]
+        channels = self._counting(chip, name)
         with contextlib.ExitStack() as opened:
             rails, readers = [], []
-            for found in _channels(chip):
+            for found in channels:
                 try:
                     readers.append(found.hold(opened))
                 except (OSError, ValueError) as error:
-                    raise _refusal(found, error) from error
+                    raise _refusal(channels, error) from error
                 rails.append(
                     Rail(
                         name=found.label,
@@ -103,7 +109,7 @@ class Hwmon(Sensor):
                 version="1",
                 rails=tuple(rails),
                 period_s=min(rail.update_s for rail in rails),
-                notes=(f"chip {name}",),
+                notes=(f"chip {_full_name(chip, name)}",),
             )
             return OpenRails(info, readers, opened=opened.pop_all(), now_ns=now_ns)
 
@@ -116,21 +122,48 @@ class Hwmon(Sensor):
             for path, name in chips.items()
             if not isinstance(name, Missing) and name not in _OTHERS and list(_channels(path))
         }
-        for path, name in named.items():
-            is_known = self.boundary is not None or name in _BOUNDARY
-            if name == self.chip or (not self.chip and name in _BOUNDARY):
-                if is_known:
-                    return path, name
-                raise NoSensorError(
-                    f"nobody knows what chip {name} measures",
-                    fix="say --option boundary=" + "|".join(b.value for b in Boundary),
-                )
+        fitting = {
+            path: name
+            for path, name in named.items()
+            if self.chip in (name, _full_name(path, name)) or (not self.chip and name in _BOUNDARY)
+        }
+        if len(fitting) > 1:
+            names = [_full_name(path, name) for path, name in fitting.items()]
+            raise NoSensorError(
+                f"several chips fit: {', '.join(names)}",
+                fix=f"name one: --meter hwmon --option 'chip={names[0]}'",
+            )
+        for path, name in fitting.items():
+            if self.boundary or name in _BOUNDARY:
+                return path, name
+            raise NoSensorError(
+                f"nobody knows what chip {name} measures",
+                fix="say --option boundary=" + "|".join(b.value for b in Boundary),
+            )
         seen = ", ".join(sorted({*named.values()})) or "none"
         raise NoSensorError(
             f"no {self.chip or 'known'} chip in {folder / 'sys/class/hwmon'} that tells energy or "
             f"power (those that do: {seen})",
             fix="if you know what one of them measures, name it: --option chip=, boundary=",
         )
+
+    def _counting(self, chip: Path, name: str) -> list[_Channel]:
+        channels = list(_channels(chip))
+        seen = [channel.label for channel in channels]
+        if odd := sorted({*self.labels} - {*seen}):
+            raise NoSensorError(
+                f"chip {name} has no {', '.join(odd)}", fix=f"it has {', '.join(seen)}"
+            )
+        if not self.labels and name not in _BOUNDARY and len(channels) > 1:
+            raise NoSensorError(
+                f"chip {name} shows {', '.join(seen)}, and one may hold the others",
+                fix=f"name those that add up: --option 'labels=[\"{seen[0]}\"]'",
+            )
+        return [channel for channel in channels if not self.labels or channel.label in self.labels]
+
+
+def _full_name(chip: Path, name: str) -> str:
+    return f"{name} at {place_of(chip)}"
 
 
 class _Channel(NamedTuple):
@@ -199,14 +232,14 @@ def _update_s(chip: Path, number: str, *, is_average: bool) -> float:
     return _UPDATE_S if isinstance(milliseconds, Missing) else max(milliseconds, 1) * 1e-3
 
 
-def _refusal(channel: _Channel, error: OSError | ValueError) -> NoSensorError:
-    path = channel.files[0]
+def _refusal(channels: Sequence[_Channel], error: OSError | ValueError) -> NoSensorError:
+    paths = [str(path) for channel in channels for path in channel.files]
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
         return NoSensorError(
-            f"{path}: only root may read it",
-            fix=f"run `sudo chmod a+r {path}` (lasts until reboot)",
+            f"{error.filename or paths[0]}: only root may read it",
+            fix=f"run `sudo chmod a+r {' '.join(paths)}` (lasts until reboot)",
         )
-    return NoSensorError(f"{path}: {error}", fix="look into `dmesg`")
+    return NoSensorError(f"{paths[0]}: {error}", fix="look into `dmesg`")
 
 
 def _product(files: Sequence[HeldFile], scale: float) -> float:

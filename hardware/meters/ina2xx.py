@@ -30,7 +30,7 @@ from hardware.meters.base import (
     Sensor,
     require_fraction,
 )
-from hardware.sysfs import HeldFile, read_parsed
+from hardware.sysfs import HeldFile, place_of, read_parsed
 
 __all__ = ["Ina2xx", "Ina2xxI2c"]
 
@@ -150,7 +150,7 @@ class Ina2xx(Sensor):
                 ) from error
             guess = [_GUESS.format(chip=chip)] if uohm == _SHUNT_OF_DRIVER_UOHM.get(name) else []
             rail = scale._replace(step_a=max(scale.step_a, 1e-3)).rail(
-                name, _place(chip), volt=volt_now, shunt_error=self.shunt_error
+                name, place_of(chip), volt=volt_now, shunt_error=self.shunt_error
             )
             info = MeterInfo(
                 name="ina2xx",
@@ -170,15 +170,15 @@ class Ina2xx(Sensor):
             for chip in sorted(Path(self.root).glob(_CHIPS))
             if isinstance(name := read_parsed(chip / "name", str), str) and name in _KNOWN
         ]
-        chosen = [one for one in found if self.device in ("", _place(one[0]))]
+        chosen = [one for one in found if self.device in ("", place_of(one[0]))]
         if len(chosen) == 1:
             return chosen[0]
-        seen = ", ".join(f"{name} at {_place(chip)}" for chip, name in found)
+        seen = ", ".join(f"{name} at {place_of(chip)}" for chip, name in found)
         if chosen:
             raise NoSensorError(
                 f"{seen}: which of them is the board's feed is not known, and adding them may "
                 "count it twice",
-                fix=f"name it: --meter ina2xx --option device={_place(chosen[0][0])}",
+                fix=f"name it: --meter ina2xx --option device={place_of(chosen[0][0])}",
             )
         raise NoSensorError(
             f"no INA219, INA226 or INA260 {self.device or 'at all'} in "
@@ -285,12 +285,6 @@ class Ina2xxI2c(Meter):
 
 def _signed(word: int) -> int:
     return word - (1 << 16) if word & 1 << 15 else word
-
-
-def _place(chip: Path) -> str:
-    """On its bus ("1-0040"), which stays, where the number of the hwmon folder does not."""
-    device = chip / "device"
-    return device.resolve().name if device.exists() else chip.name
 
 
 def _hold(path: Path, opened: contextlib.ExitStack) -> Callable[[], float]:

@@ -79,3 +79,51 @@ def test_a_file_that_gives_no_number_is_no_sensor(tmp_path: Path) -> None:
     root = chip(tmp_path, name="amdgpu", power1_average="garbage")
     with pytest.raises(NoSensorError, match="power1_average: invalid literal"):
         Hwmon(root=root).open()
+
+
+def test_a_total_and_its_parts_are_never_added(tmp_path: Path) -> None:
+    root = chip(
+        tmp_path,
+        name="nobody",
+        power1_label="total",
+        power1_input=9_000_000,
+        power2_label="disk",
+        power2_input=2_000_000,
+    )
+    known = {"root": root, "chip": "nobody", "boundary": Boundary.BOARD_DC_INPUT}
+    with pytest.raises(NoSensorError, match="total, disk, and one may hold the others") as caught:
+        Hwmon(**known).open()
+    assert 'labels=["total"]' in caught.value.fix
+    with Hwmon(**known, labels=("total",)).open() as meter:
+        assert meter.read().values == (9.0,)
+    with pytest.raises(NoSensorError, match="has no fan; it has total, disk"):
+        Hwmon(**known, labels=("fan",)).open()
+
+
+def test_of_two_equal_chips_one_is_named_as_doctor_prints_it(tmp_path: Path) -> None:
+    for number, place, watt in ((2, "0000:03:00.0", 40), (3, "0000:0b:00.0", 70)):
+        folder = tmp_path / f"sys/class/hwmon/hwmon{number}"
+        write_files(folder, {"name": "amdgpu", "power1_average": str(watt * 1_000_000)})
+        device = tmp_path / "sys/bus/pci/devices" / place
+        device.mkdir(parents=True)
+        (folder / "device").symlink_to(device)
+    with pytest.raises(NoSensorError, match="several chips fit") as caught:
+        Hwmon(root=str(tmp_path)).open()
+    assert "'chip=amdgpu at 0000:03:00.0'" in caught.value.fix
+    with Hwmon(root=str(tmp_path), chip="amdgpu at 0000:0b:00.0").open() as meter:
+        assert meter.read().values == (70.0,)
+        assert meter.info.notes == ("chip amdgpu at 0000:0b:00.0",)
+
+
+def test_the_fix_of_a_file_for_root_alone_names_all_that_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = chip(tmp_path, name="powerz", in0_input=5060, curr1_input=820)
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("hardware.meters.hwmon.HeldFile", refused)
+    with pytest.raises(NoSensorError, match="in0_input: only root") as caught:
+        Hwmon(root=root).open()
+    assert f"{tmp_path / CHIP}/in0_input {tmp_path / CHIP}/curr1_input`" in caught.value.fix
