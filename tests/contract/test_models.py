@@ -17,7 +17,7 @@ import torch
 from fedcore.nn.arrays import to_tensor, to_tensors
 from fedcore.nn.functional import features, gradient, logits, loss, predict, step_weights, trace
 from fedcore.nn.models import MODELS, READOUT, build, initial_weights
-from fedcore.nn.models.network import Normalising
+from fedcore.nn.models.architecture import Normalising
 from fedcore.plan import ModelSpec, NeuronSpec
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

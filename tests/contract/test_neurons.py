@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import product
 
 import pytest
 
@@ -10,6 +11,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from fedcore.errors import ConfigError
 from fedcore.nn.neurons import NEURONS
 from fedcore.nn.neurons.base import Neuron
 from fedcore.nn.surrogates import SURROGATES
@@ -17,9 +19,13 @@ from fedcore.plan import NeuronSpec
 
 pytestmark = [pytest.mark.torch, pytest.mark.parametrize("name", NEURONS.names())]
 
+RESETS = list(product(["subtract", "zero"], [True, False]))
+ONLY_RESET = {"slayer-cuba": ("zero", True)}
+NEEDED = {name: {"reset": reset} for name, (reset, _) in ONLY_RESET.items()}
+
 
 def build(name, **options):
-    return NEURONS.get(name)(NeuronSpec(name=name, **options))
+    return NEURONS.get(name)(NeuronSpec(name=name, **{**NEEDED.get(name, {}), **options}))
 
 
 def some_currents():
@@ -56,12 +62,16 @@ def test_examples_of_a_batch_do_not_meet(name):
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)
-@pytest.mark.parametrize("reset", ["subtract", "zero"])
-@pytest.mark.parametrize("detach_reset", [True, False])
+@pytest.mark.parametrize(("reset", "detach_reset"), RESETS)
 def test_gradients_of_two_orders_exist_and_are_finite_under_vmap(
     name, surrogate, reset, detach_reset
 ):
-    neuron = build(name, surrogate=surrogate, reset=reset, detach_reset=detach_reset)
+    settings = {"surrogate": surrogate, "reset": reset, "detach_reset": detach_reset}
+    if (reset, detach_reset) != ONLY_RESET.get(name, (reset, detach_reset)):
+        with pytest.raises(ConfigError, match="'zero' and detach_reset = true"):
+            build(name, **settings)
+        return
+    neuron = build(name, **settings)
 
     def steepness(currents):
         slope = torch.func.grad(lambda x: neuron.run(x).square().sum())(currents)
@@ -76,5 +86,10 @@ def test_gradients_of_two_orders_exist_and_are_finite_under_vmap(
 
 
 def test_the_spec_is_kept(name):
-    spec = NeuronSpec(name=name, decay=0.5)
+    spec = NeuronSpec(name=name, **NEEDED.get(name, {}), decay=0.5)
     assert dataclasses.asdict(NEURONS.get(name)(spec).spec) == dataclasses.asdict(spec)
+
+
+def test_an_unknown_option_is_refused_by_name(name):
+    with pytest.raises(ConfigError, match="colour"):
+        build(name, options={"colour": 1})

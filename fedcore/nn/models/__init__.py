@@ -13,7 +13,8 @@ from fedcore.seeds import stream
 from fedcore.strict import build as plugin
 
 if TYPE_CHECKING:
-    from fedcore.nn.models.network import Architecture, Network
+    from fedcore.nn.models.architecture import Architecture
+    from fedcore.nn.models.network import Network
 
 __all__ = ["MODELS", "READOUT", "build", "initial_weights"]
 

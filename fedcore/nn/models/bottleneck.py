@@ -10,7 +10,8 @@ from torch import nn
 
 from fedcore.errors import ConfigError
 from fedcore.nn.models import READOUT, build
-from fedcore.nn.models.network import Architecture, Network, Sampling
+from fedcore.nn.models.architecture import Architecture
+from fedcore.nn.models.network import Network, Sampling
 from fedcore.plan import ModelSpec
 
 __all__ = ["RANDOM_LAYERS", "Bottleneck"]

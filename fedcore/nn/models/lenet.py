@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedcore.nn.models.network import Network, Normalising
+from fedcore.nn.models.architecture import Normalising
+from fedcore.nn.models.network import Network
 from fedcore.plan import ModelSpec
 
 __all__ = ["LeNet"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcore.errors import ConfigError
-from fedcore.nn.models.network import Network, Normalising
+from fedcore.nn.models.architecture import Normalising
+from fedcore.nn.models.network import Network
 from fedcore.plan import ModelSpec
 
 __all__ = ["VggSmall"]

@@ -11,5 +11,11 @@ if TYPE_CHECKING:
 
 __all__ = ["NEURONS"]
 
-NEURONS: Registry[type[Neuron[Any]]] = Registry("neuron", {"lif": "fedcore.nn.neurons.lif:Lif"})
+NEURONS: Registry[type[Neuron[Any]]] = Registry(
+    "neuron",
+    {
+        "lif": "fedcore.nn.neurons.lif:Lif",
+        "slayer-cuba": "fedcore.nn.neurons.slayer_cuba:SlayerCuba",
+    },
+)
 """Each is built from its `NeuronSpec`."""

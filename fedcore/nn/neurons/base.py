@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,13 @@ class Neuron(ABC, Generic[S]):
 
     Args:
         spec: its constants.
+
+    Attributes:
+        on_bare_synapses: whether it stands directly behind convolutions and dense layers without
+            bias, the readout among them, and in no other network.
     """
+
+    on_bare_synapses: ClassVar[bool] = False
 
     def __init__(self, spec: NeuronSpec) -> None:
         self.spec = spec
@@ -40,6 +46,10 @@ class Neuron(ABC, Generic[S]):
         Returns:
             Spikes in {0, 1} in the shape of `current`, and the state after this step.
         """
+
+    def synaptic(self, weights: Tensor) -> Tensor:
+        """What the synapses in front of it multiply by, made of the trained weights."""
+        return weights
 
     def run(self, currents: Tensor) -> Tensor:
         """Spikes of a whole train from rest: `step` over time.
