@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,11 +57,11 @@ def _live(args: argparse.Namespace) -> None:
     run = RunFolder(args.run)
     experiment = run.read_experiment()
     pulse = Pulse(args.pulse)
-    _use_threads(args.threads)
     campaign = Campaign(
         experiment, run, attacks={arm.name: arm.attack for arm in experiment.arms}, pulse=pulse
     )
-    campaign.follow(_tapped(args, run, experiment, campaign, on_wait=pulse.beat))
+    with _computing(args):
+        campaign.follow(_tapped(args, run, experiment, campaign, on_wait=pulse.beat))
     log.info("finished")
 
 
@@ -102,7 +103,6 @@ def _replay(args: argparse.Namespace) -> None:
 
     run = RunFolder(args.run)
     experiment = run.read_experiment()
-    _use_threads(args.threads)
     campaign = Campaign(
         experiment,
         run,
@@ -111,7 +111,8 @@ def _replay(args: argparse.Namespace) -> None:
         waits=False,
         pulse=Pulse(args.pulse),
     )
-    campaign.follow(replay(run, experiment, wants=campaign.wants))
+    with _computing(args):
+        campaign.follow(replay(run, experiment, wants=campaign.wants))
     outcomes = [_outcome(arm, answers) for arm, answers in campaign.answers().items()]
     if args.json:
         table = {"run": str(run.root), "arms": outcomes}
@@ -190,15 +191,19 @@ def _address(args: argparse.Namespace) -> str | None:
         raise ConfigError(f"{args.address_file}: cannot be read ({error.strerror})") from error
 
 
-def _use_threads(n: int) -> None:
-    """Half of the cores unless told otherwise: on a busy machine more of them wait than work.
+def _computing(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """On the device, and by half of the cores unless told otherwise: more would wait, not work.
 
-    Never more than there are cores: torch takes any number, and dies of too many.
+    Never by more than there are: torch takes any number, and dies of too many.
     """
     import torch
 
+    from attacker.devices import computing_on
+
     n_cores = os.cpu_count() or 2
-    torch.set_num_threads(min(n or max(1, n_cores // 2), n_cores))
+    torch.set_num_threads(min(args.threads or max(1, n_cores // 2), n_cores))
+    log.info("computing", extra={"device": args.device, "threads": torch.get_num_threads()})
+    return computing_on(args.device)
 
 
 def _count(text: str) -> int:
@@ -241,6 +246,9 @@ def _parser() -> argparse.ArgumentParser:
         mode.add_argument("--run", type=Path, required=True, help="the run folder")
         mode.add_argument(
             "--threads", type=_count, default=0, help="CPU threads, one per core at most; 0 is half"
+        )
+        mode.add_argument(
+            "--device", default="cpu", help='"cpu", or "cuda" for a graphics card (%(default)s)'
         )
         mode.add_argument("--pulse", type=Path, help="file to touch while the service works")
         mode.add_argument("--log", type=Path, help="log to this file instead of stderr")

@@ -36,7 +36,7 @@ _TELL_EVERY_S = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What an audit takes beside --attack, --option, --restarts, --iterations and --json."""
+    """What an audit takes beside the options of every attack."""
     own = parser.add_argument_group(
         "a person's own model",
         "RUN is then a saved update (.safetensors or .npz). See docs/auditing.md.",
@@ -106,7 +106,9 @@ def audit(args: argparse.Namespace) -> None:
         truth.check_shape(model.spec.input_shape)
     knowledge = Knowledge(labels=None if args.labels is None else np.array(args.labels))
     with _told(is_quiet=args.json) as tell:
-        answer = attack.run(_sent(args, update, note), model, knowledge, progress=tell)
+        answer = attack.run(
+            _sent(args, update, note), model, knowledge, device=args.device, progress=tell
+        )
     scores = () if truth is None else scores_of(answer, truth)
     written = write_answer(answer, into=args.out or Path("audit"), scores=scores, truth=truth)
     if args.json:

@@ -29,6 +29,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     attack.add_argument("--restarts", type=int, help="starts per victim")
     attack.add_argument("--iterations", type=int, help="gradient evaluations per start")
+    attack.add_argument(
+        "--device", default="cpu", help='"cpu", or "cuda" for a graphics card (%(default)s)'
+    )
     audit.add_arguments(attack)
     attack.set_defaults(execute=_attack)
 
@@ -54,7 +57,7 @@ def _attack(args: argparse.Namespace) -> int:
     from attacker.cli import main as attacker
 
     arguments = ["replay", "--run", str(find_run(args.run, runs=args.runs).root)]
-    for name in ("arm", "attack", "restarts", "iterations"):
+    for name in ("arm", "attack", "restarts", "iterations", "device"):
         if getattr(args, name) is not None:
             arguments += [f"--{name}", str(getattr(args, name))]
     for option in args.option:

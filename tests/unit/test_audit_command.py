@@ -140,6 +140,7 @@ def test_a_leakwatt_model_is_described_in_toml(
         (("update.safetensors", *MODEL, "--option", "x"), 2, "--option: 'x' is not KEY=VALUE"),
         (("update.safetensors", *MODEL, "--truth", "no.npz"), 2, "no.npz: cannot be read"),
         (("update.safetensors", *MODEL, "--labels", "1,2"), 2, "correct the number of examples"),
+        (("update.safetensors", *MODEL, "--device", "cuda:70"), 2, "got 'cuda:70', expected"),
         (("update.safetensors", *MODEL, "--attack", "relaxed-matching"), 1, "does not spike"),
     ],
 )

@@ -293,6 +293,7 @@ def test_replay_on_the_command_line(finished, tmp_path, capsys) -> None:
         (["--attack", "dlgg"], 2, "did you mean 'dlg'?"),
         (["--option", "memori=3"], 2, "did you mean 'memory'?"),
         (["--restarts", "0"], 2, "restarts"),
+        (["--device", "cuda:70"], 2, "got 'cuda:70', expected"),
         (["--option", "labels=granted"], 1, "'labels'"),
     ],
 )
