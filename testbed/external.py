@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -109,26 +110,13 @@ def attribute(
         )
     reports = _reports_of(results, client_id)
     edges_ns, load = _work(reports)
-    period_s = float(np.median(np.diff(trace.t_s)))
-    correlation: float | Missing
-    if begin_s is None:
-        try:
-            found = align_work(trace, edges_ns, load)
-        except MeterError as error:
-            raise MeterError(f"{path}: {error}; or say where it begins with --begin") from error
-        offset_s, correlation = found.offset_s, found.correlation
-        error_s = found.uncertainty_s + period_s / 2
-        begin_s = edges_ns[0] * 1e-9 - offset_s
-    else:
-        offset_s, error_s = edges_ns[0] * 1e-9 - begin_s, period_s
-        correlation = Missing(why="its begin was given")
-        _require_overlap(trace, begin_s, work_s=(edges_ns[-1] - edges_ns[0]) * 1e-9)
+    place = _found(trace, edges_ns, load) if begin_s is None else _given(trace, edges_ns, begin_s)
     n_sharing = len(_on_the_machine_of(reports[0], results))
     meter = _Log(
         trace,
         boundary=boundary,
         gain_error=gain_error,
-        offset_s=offset_s,
+        offset_s=edges_ns[0] * 1e-9 - place.begin_s,
         flags=(f"shared({n_sharing})",) if n_sharing > 1 else (),
     )
     return ExternalLog(
@@ -136,11 +124,11 @@ def attribute(
         log=path.name,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         boundary=boundary,
-        begin_s=begin_s,
-        begin_error_s=error_s,
-        correlation=correlation,
+        begin_s=place.begin_s,
+        begin_error_s=place.error_s,
+        correlation=place.correlation,
         windows=tuple(
-            replace(window, reading=meter.read(start_ns, end_ns, error_s=error_s))
+            replace(window, reading=meter.read(start_ns, end_ns, error_s=place.error_s))
             for window, start_ns, end_ns in _windows(reports)
         ),
     )
@@ -253,13 +241,39 @@ def _windows(reports: Sequence[PhaseReport]) -> Iterator[tuple[ExternalWindow, i
         yield window(position=len(report.phases), name=ROUND), begin_ns, end_ns
 
 
-def _require_overlap(trace: PowerTrace, begin_s: float, *, work_s: float) -> None:
+class _Place(NamedTuple):
+    """Where on a log's clock the work begins; as in `ExternalLog`."""
+
+    begin_s: float
+    error_s: float
+    correlation: float | Missing
+
+
+def _found(trace: PowerTrace, edges_ns: Sequence[int], load: Sequence[float]) -> _Place:
+    try:
+        found = align_work(trace, edges_ns, load)
+    except MeterError as error:
+        raise MeterError(f"{error}; say where it begins with --begin") from error
+    return _Place(
+        edges_ns[0] * 1e-9 - found.offset_s,
+        found.uncertainty_s + _period_s(trace) / 2,
+        found.correlation,
+    )
+
+
+def _given(trace: PowerTrace, edges_ns: Sequence[int], begin_s: float) -> _Place:
     first_s, last_s = float(trace.t_s[0]), float(trace.t_s[-1])
-    if begin_s >= last_s or begin_s + work_s <= first_s:
+    end_s = begin_s + (edges_ns[-1] - edges_ns[0]) * 1e-9
+    if begin_s >= last_s or end_s <= first_s:
         raise ConfigError(
             f"the log lasts from {first_s:g} to {last_s:g} s of its clock, the work would from "
-            f"{begin_s:g} to {begin_s + work_s:g} s; they do not overlap"
+            f"{begin_s:g} to {end_s:g} s; they do not overlap"
         )
+    return _Place(begin_s, _period_s(trace), Missing(why="its begin was given"))
+
+
+def _period_s(trace: PowerTrace) -> float:
+    return float(np.median(np.diff(trace.t_s)))
 
 
 class _Log:
@@ -275,7 +289,7 @@ class _Log:
         flags: tuple[str, ...],
     ) -> None:
         ((name, power_w),) = trace.power_w.items()
-        period_s = float(np.median(np.diff(trace.t_s)))
+        period_s = _period_s(trace)
         rail = Rail(
             name=name,
             boundary=boundary,
