@@ -27,6 +27,7 @@ __all__ = [
     "gradient",
     "logits",
     "loss",
+    "loss_and_gradient",
     "predict",
     "run",
     "step_weights",
@@ -153,8 +154,14 @@ def gradient(
             lambda weights: loss(model, weights, inputs, labels, noise)
         )(dict(params))
         return grads
+    return loss_and_gradient(model, params, inputs, labels, noise)[1]
+
+
+def loss_and_gradient(
+    model: Network, params: Params, inputs: Tensor, labels: Tensor, noise: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean loss of the batch and its gradient, both as numbers; arguments as in `gradient`."""
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
-    found = torch.autograd.grad(
-        loss(model, leaves, inputs.detach(), labels.detach(), noise), list(leaves.values())
-    )
-    return dict(zip(leaves, found, strict=True))
+    here = loss(model, leaves, inputs.detach(), labels.detach(), noise)
+    found = torch.autograd.grad(here, list(leaves.values()))
+    return here.detach(), dict(zip(leaves, found, strict=True))

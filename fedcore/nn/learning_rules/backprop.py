@@ -13,7 +13,7 @@ from fedcore.nn.learning_rules.base import Batch, LearningRule
 from fedcore.nn.models.network import Network
 from fedcore.plan import Training
 
-__all__ = ["Backprop"]
+__all__ = ["Backprop", "descend"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,34 @@ class Backprop(LearningRule):
             return gradient(model, params, *batches[0]), dict(carry)
         local = dict(params)
         for batch in batches:
-            slope = gradient(model, local, *batch)
-            local = {
-                name: w - training.learning_rate * (slope[name] + training.proximal_mu * (w - old))
-                for (name, old), w in zip(params.items(), local.values(), strict=True)
-            }
+            local = descend(
+                params,
+                local,
+                gradient(model, local, *batch),
+                learning_rate=training.learning_rate,
+                proximal_mu=training.proximal_mu,
+            )
         return {name: local[name] - old for name, old in params.items()}, dict(carry)
+
+
+def descend(
+    params: Mapping[str, Tensor],
+    local: Mapping[str, Tensor],
+    slope: Mapping[str, Tensor],
+    *,
+    learning_rate: float | Tensor,
+    proximal_mu: float | Tensor,
+) -> dict[str, Tensor]:
+    """Weights after a local step.
+
+    Args:
+        params: the global weights.
+        local: where the step begins.
+        slope: gradient of the loss there.
+        learning_rate: length of the step.
+        proximal_mu: pull to the global weights.
+    """
+    return {
+        name: w - learning_rate * (slope[name] + proximal_mu * (w - params[name]))
+        for name, w in local.items()
+    }
