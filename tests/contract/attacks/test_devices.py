@@ -144,6 +144,14 @@ def test_every_attack(name: str, laboratory) -> None:
         check_both(laboratory, name, laboratory.victim([3], **subject))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("gradinversion", {"registration": 1, "noise": 0.2}), ("peeling", {"polish": 0.5})],
+)
+def test_parts_that_few_ask_for(name: str, options: dict[str, Any], laboratory) -> None:
+    check_both(laboratory, name, laboratory.victim([3], model=LENET), iterations=4, **options)
+
+
 @pytest.mark.parametrize("encoding", ["latency", "delta", "events"])
 @pytest.mark.parametrize("name", ["first-layer", "inverting-gradients", "peeling"])
 def test_every_encoding(name: str, encoding: str, laboratory) -> None:
