@@ -70,7 +70,7 @@ def _take_part(config: ClientConfig) -> None:
     secret = ClientSecret.read(Path(config.secret))
     peers = PairSecrets.read(Path(config.peers), own_id=config.name) if config.peers else None
     vault = Vault(Path(config.vault), judge_key=Path(config.judge_key))
-    backend = BACKENDS.get(config.backend)(threads=config.threads)
+    backend = BACKENDS.get(config.backend)(threads=config.threads, accelerator=config.accelerator)
     with Recorder(
         meter=config.meter,
         period_s=config.period_s,

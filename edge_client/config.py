@@ -51,6 +51,8 @@ class ClientConfig:
         address_file: file that will hold it, followed when it changes.
         backend: registered backend.
         threads: CPU threads for training; 0 is the backend's choice.
+        accelerator: what the backend computes on beside the CPU, by its framework's own name
+            ("cuda", "CUDAExecutionProvider"); "" for the CPU alone.
         meter: registered meter and its options; "auto" takes the first that really reads.
         period_s: mean time between the meter's samples.
         energy_model: table that prices CPU time.
@@ -74,6 +76,7 @@ class ClientConfig:
     address_file: str = ""
     backend: str = "torch"
     threads: int = 0
+    accelerator: str = ""
     meter: Choice = field(default_factory=lambda: Choice(name="auto"))
     period_s: float = 0.1
     energy_model: str = "generic-x86-thread"
@@ -167,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cache", metavar="FOLDER", help="where the graphs of plans are kept (memory alone)")
     add("--backend", help="registered backend (torch)")
     add("--threads", type=int, metavar="N", help="CPU threads for training (the backend's choice)")
+    add("--accelerator", metavar="NAME", help="what the backend computes on, e.g. cuda (the CPU)")
     add("--meter", metavar="NAME", help="registered meter (auto)")
     add("--meter-option", action="append", metavar="KEY=VALUE", help="may be repeated")
     add("--period-s", type=float, metavar="S", help="mean time between samples (0.1)")

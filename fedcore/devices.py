@@ -48,6 +48,8 @@ class Device:
         clients: ids of its clients.
         backend: registered backend.
         threads: CPU threads for training; 0 is the backend's choice.
+        accelerator: what the backend computes on beside the CPU, by its framework's own name
+            ("cuda", "CUDAExecutionProvider"); "" for the CPU alone.
         link: between its clients and the aggregator.
     """
 
@@ -55,6 +57,7 @@ class Device:
     clients: tuple[str, ...]
     backend: str = "torch"
     threads: int = 0
+    accelerator: str = ""
     link: LinkShape = field(default_factory=LinkShape)
 
     def __post_init__(self) -> None:

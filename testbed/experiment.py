@@ -41,6 +41,7 @@ from fedcore.tensors import pack_weights
 from hardware.modelled import load_energy_model
 from hardware.registry import METERS
 from testbed.certs import make_certificates
+from testbed.devices import check_devices, write_graphs
 
 __all__ = ["check", "load_checked", "prepare", "write_shards"]
 
@@ -110,6 +111,8 @@ def prepare(
     run.write_experiment(experiment)
     for folder in (run.artefacts, run.vault):
         folder.mkdir(parents=True, exist_ok=True)
+    graphs = {arm.name: write_graphs(experiment, arm, run) for arm in experiment.arms}
+    run.graphs_file.write_bytes(canonical_json(graphs) + b"\n")
     digests = {arm.name: _write_weights(arm, experiment.seed, run) for arm in experiment.arms}
     run.initial_file.write_bytes(canonical_json(digests) + b"\n")
 
@@ -141,6 +144,7 @@ def _tests(experiment: Experiment) -> Iterator[tuple[str, Callable[[], object]]]
         for key, test in _arm_tests(arm):
             yield at + key, test
         yield at + "defences", partial(_check_cohort, experiment, arm)
+        yield at + "devices", partial(check_devices, experiment, arm)
 
 
 def _arm_tests(arm: Arm) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -265,6 +269,7 @@ judge_key = "judge.pub"
 cache = "cache"
 backend = "{device.backend}"
 threads = {device.threads}
+accelerator = "{device.accelerator}"
 meter = {{ name = "{hardware.meter.name}", options = {{ {options} }} }}
 period_s = {hardware.period_s}
 energy_model = "{hardware.energy_model}"

@@ -36,7 +36,8 @@ class Backend(Protocol):
 
     The same plan, weights and inputs give the same bits in every process while
     `plan.reproducible`. A factory takes `threads`: CPU threads to use, 0 for the backend's choice
-    (one while `plan.reproducible`).
+    (one while `plan.reproducible`), and `accelerator`: what else it computes on, by the name that
+    its framework has for it; "" for nothing but the CPU.
 
     Attributes:
         deploys: whether `profile` has anything to say.
@@ -106,5 +107,9 @@ class Backend(Protocol):
 
 
 BACKENDS: Registry[Callable[..., Backend]] = Registry(
-    "backend", {"torch": "edge_client.backends.torch_backend:TorchBackend"}
+    "backend",
+    {
+        "onnx": "edge_client.backends.onnx_backend:OnnxBackend",
+        "torch": "edge_client.backends.torch_backend:TorchBackend",
+    },
 )

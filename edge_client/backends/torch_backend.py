@@ -36,6 +36,10 @@ class TorchBackend:
     Args:
         threads: of torch's operators; 0 takes one while the plan is reproducible (more would add
             up in another order, with other bits), else torch's own number.
+        accelerator: "cuda" or "cuda:0", "cuda:1", ...; "" is the CPU.
+
+    Raises:
+        ConfigError: there is no such accelerator here.
     """
 
     deploys = False
@@ -43,7 +47,9 @@ class TorchBackend:
     _network: Network
     _params: dict[str, Tensor]
 
-    def __init__(self, *, threads: int = 0) -> None:
+    def __init__(self, *, threads: int = 0, accelerator: str = "") -> None:
+        if accelerator:
+            _compute_on(accelerator)
         self._threads = threads
         self._threads_of_torch = torch.get_num_threads()
         self._last: Network | None = None
@@ -141,6 +147,15 @@ class TorchBackend:
         if self._last is None or self._last.spec != spec:
             self._last = build(spec)
         return self._last
+
+
+def _compute_on(accelerator: str) -> None:
+    """Let the tensors of this process come about on a graphics card."""
+    there = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if not torch.cuda.is_available() or accelerator not in there:
+        found = ", ".join(there) if torch.cuda.is_available() else "no card that CUDA drives"
+        raise ConfigError(f"accelerator: got {accelerator!r}, this torch finds {found}")
+    torch.set_default_device(accelerator)
 
 
 def _warm_up() -> None:
