@@ -34,6 +34,7 @@ _PROGRAMS = {
     "attacker": ("attacker.cli", "watch the tap, or replay a journal, and invert updates"),
     "calibrate": ("hardware.commands.calibrate", "fit this board's sensor to a better meter"),
     "meter": ("hardware.commands.meter", "watch watts, or measure what any command costs"),
+    "deploy": ("testbed.deploy.cli", "put clients onto boards over SSH; their status and logs"),
 }
 """Programs with a command line of their own."""
 

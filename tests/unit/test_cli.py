@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("run", "up", "prepare", "client", "aggregator", "attacker", "data", "certs", "vault"),
     *("attack", "disclose", "judge", "exposure", "report", "runs", "plugins", "doctor", "study"),
-    *("meter", "calibrate", "operations", "energy"),
+    *("meter", "calibrate", "operations", "energy", "deploy"),
 )
 
 

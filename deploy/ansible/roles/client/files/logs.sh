@@ -1,0 +1,1 @@
+journalctl --unit leakwatt-client.service --lines "$N" --output cat --no-pager

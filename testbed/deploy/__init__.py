@@ -1,0 +1,1 @@
+"""Putting clients onto boards: `leakwatt deploy`, over SSH with Ansible (extra `deploy`)."""
