@@ -27,6 +27,7 @@ from fedcore.data.partition import PARTITIONS
 from fedcore.defences.base import DEFENCES
 from fedcore.devices import Device, LinkShape
 from fedcore.nn.models import MODELS
+from fedcore.nn.neurons import NEURONS
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, NeuronSpec, Training
 from fedcore.registry import Registry
 from fedcore.strict import to_table
@@ -53,6 +54,7 @@ PLUGINS: dict[str, Registry] = {
     "Datasets": DATASETS,
     "Partitions": PARTITIONS,
     "Models": MODELS,
+    "Neurons": NEURONS,
     "Encodings": ENCODINGS,
     "Defences": DEFENCES,
     "Codecs": CODECS,
@@ -60,7 +62,7 @@ PLUGINS: dict[str, Registry] = {
     "Meters": METERS,
     "Attacks": ATTACKS,
 }
-NEEDS_TORCH = ("Models", "Attacks")
+NEEDS_TORCH = ("Models", "Neurons", "Attacks")
 
 
 def section(heading: str) -> str:
@@ -122,6 +124,7 @@ def test_a_plugin_lists_every_option_with_its_default(heading: str) -> None:
     registry, expected = PLUGINS[heading], set()
     for name in registry.names():
         plugin = registry.get(name)
+        plugin = getattr(plugin, "options_type", plugin)
         for field in dataclasses.fields(plugin):
             expected.add((f"`{name}`", f"`{field.name}`", default_of(field)))
             assert all(w in section(heading) for w in words_of(plugin, field.name))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from fedcore.plan import NeuronSpec
+from fedcore.strict import parse
 
-__all__ = ["Neuron"]
+__all__ = ["Neuron", "NoOptions"]
 
 S = TypeVar("S")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """Of a neuron that has none of its own."""
 
 
 class Neuron(ABC, Generic[S]):
@@ -21,15 +28,21 @@ class Neuron(ABC, Generic[S]):
     Args:
         spec: its constants.
 
+    Raises:
+        ConfigError: an option is unknown, of a wrong type or refused.
+
     Attributes:
+        options_type: frozen dataclass of its own options.
         on_bare_synapses: whether it stands directly behind convolutions and dense layers without
             bias, the readout among them, and in no other network.
     """
 
+    options_type: ClassVar[type] = NoOptions
     on_bare_synapses: ClassVar[bool] = False
 
     def __init__(self, spec: NeuronSpec) -> None:
         self.spec = spec
+        self.options: Any = parse(self.options_type, spec.options, where=f"neuron {spec.name!r}")
 
     @abstractmethod
     def initial(self, current: Tensor) -> S:

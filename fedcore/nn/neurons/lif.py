@@ -23,10 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fedcore.errors import ConfigError
 from fedcore.nn.neurons.base import Neuron
 from fedcore.nn.surrogates import spike
-from fedcore.plan import NeuronSpec
 
 __all__ = ["Lif", "LifState", "leaky_sum"]
 
@@ -42,16 +40,7 @@ class LifState(NamedTuple):
 
 
 class Lif(Neuron[LifState]):
-    """Leaky integrate-and-fire, see the module.
-
-    Raises:
-        ConfigError: it has no options of its own.
-    """
-
-    def __init__(self, spec: NeuronSpec) -> None:
-        super().__init__(spec)
-        if spec.options:
-            raise ConfigError(f"neuron 'lif' has no options; got {', '.join(spec.options)}")
+    """Leaky integrate-and-fire, see the module."""
 
     def initial(self, current: Tensor) -> LifState:
         """A membrane at zero."""

@@ -37,7 +37,6 @@ from fedcore.nn.neurons.base import Neuron
 from fedcore.nn.neurons.lif import leaky_sum
 from fedcore.nn.surrogates import spike
 from fedcore.plan import NeuronSpec
-from fedcore.strict import parse
 
 __all__ = ["CubaOptions", "CubaState", "SlayerCuba"]
 
@@ -94,11 +93,13 @@ class SlayerCuba(Neuron[CubaState]):
             that SLAYER cannot tell from its neighbours.
     """
 
+    options_type = CubaOptions
     on_bare_synapses = True
+
+    options: CubaOptions
 
     def __init__(self, spec: NeuronSpec) -> None:
         super().__init__(spec)
-        self.options = parse(CubaOptions, spec.options, where=f"neuron {spec.name!r}: options")
         if spec.reset != "zero" or not spec.detach_reset:
             raise ConfigError(
                 f"neuron {spec.name!r} resets to zero and its gradients ignore that; set reset = "
