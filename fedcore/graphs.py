@@ -36,7 +36,7 @@ MODEL_KEY = "leakwatt.model"
 LAYERS_KEY = "leakwatt.layers"
 """Of an inference graph's layers with weights, in order."""
 
-GraphKind = Literal["training", "local_step", "inference"]
+GraphKind = Literal["training", "local_step", "inference", "int8"]
 
 _OPERATORS = """
 Abs Add And Atan Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvInteger ConvTranspose

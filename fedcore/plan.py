@@ -163,8 +163,8 @@ class RoundPlan:
         deadline_s: seconds after the start when the round may close by quorum.
         reproducible: defence noise comes from the client's secret, like its other draws; otherwise
             from the system's generator.
-        graphs: SHA-256 of the ONNX graphs of this model, for backends that run them: "training",
-            "local_step" and "inference", see `fedcore.nn.export`; empty where nobody needs them.
+        graphs: SHA-256 of the ONNX graphs of this model by `fedcore.graphs.GraphKind`, for backends
+            that run them; empty where nobody needs them.
     """
 
     run_id: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 
@@ -45,7 +46,12 @@ def write_graphs(experiment: Experiment, arm: Arm, run: RunFolder) -> dict[Graph
     """
     if not any(device.backend == "onnx" for device in _devices(experiment, arm)):
         return {}
-    from fedcore.nn.export import export_inference, export_local_step, export_training
+    from fedcore.nn.export import (
+        export_inference,
+        export_int8,
+        export_local_step,
+        export_training,
+    )
 
     model, n_steps = chain(arm.defences).model(arm.model), arm.encoding.n_steps
     exports = {"training": export_training, "local_step": export_local_step}
@@ -54,6 +60,8 @@ def write_graphs(experiment: Experiment, arm: Arm, run: RunFolder) -> dict[Graph
         kind: exports[kind](model, n_steps=n_steps),
         "inference": export_inference(model, n_steps=n_steps),
     }
+    with contextlib.suppress(ConfigError):  # some neurons have no int8 form; nothing else needs it
+        graphs["int8"] = export_int8(model, n_steps=n_steps)
     digests: dict[GraphKind, str] = {}
     for name, blob in graphs.items():
         digests[name] = hashlib.sha256(blob).hexdigest()

@@ -38,12 +38,11 @@ class Backend(Protocol):
     `plan.reproducible`. A factory takes `threads`: CPU threads to use, 0 for the backend's choice
     (one while `plan.reproducible`), and `accelerator`: what else it computes on, by the name that
     its framework has for it; "" for nothing but the CPU.
-
-    Attributes:
-        deploys: whether `profile` has anything to say.
     """
 
-    deploys: bool
+    @property
+    def deploys(self) -> bool:
+        """Whether `profile` has anything to say about the loaded plan."""
 
     def load(self, plan: RoundPlan, weights: TensorMap, *, fetch: Fetch = no_artefacts) -> None:
         """Take over a round's model, training and global weights.

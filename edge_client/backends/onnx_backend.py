@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 import onnxruntime
 
 from edge_client.backends.base import Fetch, no_artefacts
-from edge_client.backends.onnx_graph import check_graph
+from edge_client.backends.onnx_graph import Graph
+from edge_client.backends.onnx_int8 import quantised
 from fedcore.defences.base import chain
 from fedcore.defences.noise import NoiseSource
-from fedcore.devices import Deployment
+from fedcore.devices import Agreement, Deployment
 from fedcore.energy import DIVERGED, Evaluation
 from fedcore.errors import ConfigError, Refusal, UpdateError
 from fedcore.graphs import (
-    FORMAT,
-    FORMAT_KEY,
-    LAYERS_KEY,
-    MODEL_KEY,
     GraphKind,
     GraphLayer,
-    layers_from_text,
     training_kind,
 )
 from fedcore.operations import LayerCount
@@ -38,8 +35,7 @@ __all__ = ["OnnxBackend"]
 Arrays = dict[str, np.ndarray]
 
 _CPU = "CPUExecutionProvider"
-_ERRORS_ONLY = 3  # ONNX Runtime's warnings are about its own optimiser
-_NO_PARAMETERS = frozenset({"inputs", "labels", "noise"})
+_CALIBRATING_SHARE = 4  # one of so many examples
 
 
 class OnnxBackend:
@@ -54,11 +50,11 @@ class OnnxBackend:
         ConfigError: this ONNX Runtime has no such provider.
     """
 
-    deploys = False
     _plan: RoundPlan
     _weights: TensorMap
-    _trainer: _Graph
-    _judge: _Graph
+    _trainer: Graph
+    _judge: Graph
+    _small: Graph | None
 
     def __init__(self, *, threads: int = 0, accelerator: str = "") -> None:
         there = onnxruntime.get_available_providers()
@@ -68,7 +64,12 @@ class OnnxBackend:
             )
         self._threads = threads
         self._providers = list(dict.fromkeys([accelerator or _CPU, _CPU]))
-        self._graphs: dict[tuple[str, int], _Graph] = {}  # of the last plan, by digest and threads
+        self._graphs: dict[tuple[str, int], Graph] = {}  # of the last plan, by digest and threads
+
+    @property
+    def deploys(self) -> bool:
+        """Whether the plan brought an int8 graph."""
+        return self._small is not None
 
     def load(self, plan: RoundPlan, weights: TensorMap, *, fetch: Fetch = no_artefacts) -> None:
         """See `Backend.load`."""
@@ -78,6 +79,7 @@ class OnnxBackend:
         kept, self._graphs = self._graphs, {}
         self._trainer = self._graph(training_kind(plan.training), fetch, kept)
         self._judge = self._graph("inference", fetch, kept)
+        self._small = self._graph("int8", fetch, kept) if "int8" in plan.graphs else None
         expected, got = self._judge.parameters, schema_of(weights)
         if odd := sorted(n for n in expected | got if expected.get(n) != got.get(n)):
             raise UpdateError(
@@ -104,14 +106,13 @@ class OnnxBackend:
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> Evaluation:
         """See `Backend.evaluate`."""
         found = self._judge.run({**self._weights, "inputs": inputs})
-        logits = found["logits"].astype(np.float64)
-        steps = logits if self._plan.model.readout == "per_step" else logits[None]
+        steps = self._steps(found)
         spread = _log_sum_exp(steps) - np.take_along_axis(
             steps, np.broadcast_to(labels[:, None], (*steps.shape[:2], 1)), axis=2
         )
         mean_loss = float(spread.mean()) + float(found.get("penalty", 0.0))
         return Evaluation(
-            n_correct=int(np.sum(steps.mean(axis=0).argmax(axis=1) == labels)),
+            n_correct=int(np.sum(self._classes(found) == labels)),
             n_examples=len(labels),
             mean_loss=mean_loss if np.isfinite(mean_loss) else DIVERGED,
         )
@@ -119,19 +120,40 @@ class OnnxBackend:
     def count(self, inputs: np.ndarray) -> tuple[LayerCount, ...] | Missing:
         """See `Backend.count`."""
         found = self._judge.run({**self._weights, "inputs": inputs})
-        try:
-            layers = self._judge.layers
-        except ConfigError as error:
-            return Missing(why=str(error))
-        sent = [found[f"received/{layer.name}"] for layer in layers[1:]] + [found["logits"]]
-        return tuple(
-            self._count_layer(layer, found[f"received/{layer.name}"], sent=after)
-            for layer, after in zip(layers, sent, strict=True)
-        )
+        return _operations(self._judge.layers, self._weights, found)
 
     def profile(self, inputs: np.ndarray, labels: np.ndarray) -> tuple[Deployment, ...]:
-        """See `Backend.profile`; what is trained is what runs."""
-        return ()
+        """See `Backend.profile`: the int8 form, its ranges from the first quarter of the inputs."""
+        if self._small is None:
+            return ()
+        trained = self._judge.run({**self._weights, "inputs": inputs})
+        layers, n_calibrating = self._small.layers, max(1, len(labels) // _CALIBRATING_SHARE)
+        seen = {layer.name: trained[f"received/{layer.name}"] for layer in layers}
+        weights = quantised(
+            self._weights, layers, {name: x[:, :n_calibrating] for name, x in seen.items()}
+        )
+        begin_s = time.perf_counter()
+        found = self._small.run({**weights, "inputs": inputs})
+        duration_s = time.perf_counter() - begin_s
+        classes = self._classes(found)
+        return (
+            Deployment(
+                form="int8",
+                n_correct=int(np.sum(classes == labels)),
+                n_examples=len(labels),
+                duration_s=duration_s,
+                exact=False,
+                agreements=(
+                    _compared("classes", classes, self._classes(trained)),
+                    *(
+                        _compared(f"spikes of {layer.name}", found[sent], trained[sent])
+                        for layer, sent in _spike_trains(layers)
+                    ),
+                ),
+                operations=_operations(layers, weights, found),
+                versions=self.describe(),
+            ),
+        )
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
@@ -177,23 +199,17 @@ class OnnxBackend:
             local = {name: found[f"next/{name}"] for name in local}
         return {name: local[name] - w for name, w in self._weights.items()}
 
-    def _count_layer(
-        self, layer: GraphLayer, received: np.ndarray, *, sent: np.ndarray
-    ) -> LayerCount:
-        table = LayerTable(
-            name=layer.name,
-            kind=layer.kind,
-            weight=self._weights[f"{layer.name}.weight"],
-            stride=layer.stride,
-            padding=layer.padding,
-        )
-        n_examples = received.shape[1]
-        spikes = float(sent.sum(dtype=np.float64)) / n_examples if layer.spiking else 0.0
-        return replace(count_layer(table, received, spikes=spikes), neurons=layer.neurons)
+    def _steps(self, found: Arrays) -> np.ndarray:
+        """Logits that are each judged by themselves, float64 [step, batch, class]."""
+        logits = found["logits"].astype(np.float64)
+        return logits if self._plan.model.readout == "per_step" else logits[None]
 
-    def _graph(
-        self, kind: GraphKind, fetch: Fetch, kept: Mapping[tuple[str, int], _Graph]
-    ) -> _Graph:
+    def _classes(self, found: Arrays) -> np.ndarray:
+        """The most likely class of each example, [batch]."""
+        classes: np.ndarray = self._steps(found).mean(axis=0).argmax(axis=1)
+        return classes
+
+    def _graph(self, kind: GraphKind, fetch: Fetch, kept: Mapping[tuple[str, int], Graph]) -> Graph:
         """A graph of the plan; a session that the last plan needed too stays."""
         if kind not in self._plan.graphs:
             raise ConfigError(
@@ -203,7 +219,7 @@ class OnnxBackend:
         threads = self._threads or int(self._plan.reproducible)
         key = self._plan.graphs[kind], threads
         if key not in kept:
-            self._graphs[key] = _Graph(
+            self._graphs[key] = Graph(
                 fetch(key[0]), model=digest(self._plan.model), threads=threads, on=self._providers
             )
         else:
@@ -211,67 +227,38 @@ class OnnxBackend:
         return self._graphs[key]
 
 
-class _Graph:
-    """A graph that was checked, ready to run.
+def _operations(
+    layers: Sequence[GraphLayer], weights: TensorMap, found: Arrays
+) -> tuple[LayerCount, ...]:
+    """Of a forward run, per layer and example."""
+    sent = dict(_spike_trains(layers))
+    counts = []
+    for layer in layers:
+        table = LayerTable(
+            name=layer.name,
+            kind=layer.kind,
+            weight=weights[f"{layer.name}.weight"],
+            stride=layer.stride,
+            padding=layer.padding,
+        )
+        received = found[f"received/{layer.name}"]
+        n_spikes = float(found[sent[layer]].sum(dtype=np.float64)) if layer.spiking else 0.0
+        count = count_layer(table, received, spikes=n_spikes / received.shape[1])
+        counts.append(replace(count, neurons=layer.neurons))
+    return tuple(counts)
 
-    Args:
-        blob: the serialised model.
-        model: digest of the `ModelSpec` that it must be of.
-        threads: of each operator; 0 is ONNX Runtime's choice.
-        on: execution providers, the first one that can takes an operator.
 
-    Raises:
-        ConfigError: it may not run here, or is of another model or format.
-    """
+def _spike_trains(layers: Sequence[GraphLayer]) -> Iterator[tuple[GraphLayer, str]]:
+    """Spiking layers, each with the output that holds its spikes; of the last one their sums."""
+    for layer, following in itertools.zip_longest(layers, layers[1:]):
+        if layer.spiking:
+            yield layer, f"received/{following.name}" if following else "logits"
 
-    def __init__(self, blob: bytes, *, model: str, threads: int, on: Sequence[str]) -> None:
-        check_graph(blob)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
-        try:
-            self._session = onnxruntime.InferenceSession(blob, options, providers=list(on))
-        except Exception as error:  # its exceptions have no other common base
-            first_line = str(error).partition("\n")[0]
-            raise ConfigError(f"onnxruntime refuses the graph: {first_line:.200}") from error
-        self._metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self._shapes = {node.name: node.shape for node in self._session.get_inputs()}
-        self._outputs = [node.name for node in self._session.get_outputs()]
-        for what, key, expected in (("format", FORMAT_KEY, FORMAT), ("model", MODEL_KEY, model)):
-            if (got := self._metadata.get(key)) != expected:
-                raise ConfigError(
-                    f"the graph is of {what} {got!r:.80}, the plan needs {expected!r}; prepare the "
-                    "run with this version of leakwatt"
-                )
 
-    @property
-    def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the weights that it takes, by name."""
-        return {n: tuple(shape) for n, shape in self._shapes.items() if n not in _NO_PARAMETERS}
-
-    @cached_property
-    def layers(self) -> tuple[GraphLayer, ...]:
-        """Its layers with weights.
-
-        Raises:
-            ConfigError: it does not say them.
-        """
-        if LAYERS_KEY not in self._metadata:
-            raise ConfigError("the graph does not say of which layers it consists")
-        return layers_from_text(self._metadata[LAYERS_KEY])
-
-    def draws(self, inputs: np.ndarray, source: NoiseSource) -> Arrays:
-        """What its random layers take for these inputs; nothing where nothing is random."""
-        if "noise" not in self._shapes:
-            return {}
-        shape = (*inputs.shape[:2], self._shapes["noise"][2])
-        return {"noise": source.standard_normal(shape).astype(np.float32)}
-
-    def run(self, feed: Mapping[str, np.ndarray]) -> Arrays:
-        """Its outputs by name, from those of its inputs that are in the feed."""
-        taken = {name: feed[name] for name in self._shapes}
-        return dict(zip(self._outputs, self._session.run(None, taken), strict=True))
+def _compared(what: str, found: np.ndarray, expected: np.ndarray) -> Agreement:
+    return Agreement(
+        what=what, n_compared=found.size, n_differing=int(np.count_nonzero(found != expected))
+    )
 
 
 def _log_sum_exp(logits: np.ndarray) -> np.ndarray:

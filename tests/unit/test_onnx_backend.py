@@ -18,9 +18,11 @@ from onnx import TensorProto, helper  # noqa: E402
 
 from edge_client.backends.onnx_backend import OnnxBackend  # noqa: E402
 from edge_client.backends.onnx_graph import check_graph  # noqa: E402
+from edge_client.backends.onnx_int8 import quantised  # noqa: E402
 from edge_client.backends.torch_backend import TorchBackend  # noqa: E402
 from fedcore.errors import ConfigError  # noqa: E402
-from fedcore.nn.export import export_inference, export_training  # noqa: E402
+from fedcore.graphs import GraphLayer  # noqa: E402
+from fedcore.nn.export import export_inference, export_int8, export_training  # noqa: E402
 from fedcore.nn.models import initial_weights  # noqa: E402
 from fedcore.plan import Choice, EncodingSpec, ModelSpec, RoundPlan, Training  # noqa: E402
 from fedcore.seeds import stream  # noqa: E402
@@ -164,3 +166,48 @@ def test_the_backend_needs_no_torch() -> None:
     code = "import edge_client.backends.onnx_backend, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_the_int8_form_is_compared_with_the_trained_one(shelf: Shelf) -> None:
+    backend, (inputs, labels) = OnnxBackend(threads=1), batch()
+    backend.load(shelf.plan, initial_weights(SPEC, 1), fetch=shelf.fetch)
+    assert not backend.deploys
+    blob = export_int8(SPEC, n_steps=N_STEPS)
+    sha256 = hashlib.sha256(blob).hexdigest()
+    plan = replace(shelf.plan, graphs={**shelf.digests, "int8": sha256})
+    backend.load(
+        plan,
+        initial_weights(SPEC, 1),
+        fetch=lambda wanted: blob if wanted == sha256 else shelf.fetch(wanted),
+    )
+    assert backend.deploys
+    (small,) = backend.profile(inputs, labels)
+    assert (small.form, small.n_examples, small.exact) == ("int8", N_EXAMPLES, False)
+    classes, *trains = small.agreements
+    assert classes.n_compared == N_EXAMPLES
+    assert [train.what for train in trains] == ["spikes of conv1", "spikes of conv2"]
+    for train, layer in zip(trains, backend.count(inputs), strict=False):
+        assert train.n_compared == layer.neurons * N_STEPS * N_EXAMPLES
+        assert train.n_differing < 0.05 * train.n_compared
+    first = small.operations[0]
+    assert first.acs <= backend.count(inputs)[0].acs  # weights that became 0 do nothing
+
+
+@pytest.mark.parametrize("analog", [False, True])
+def test_weights_and_ranges_of_8_bits(analog: bool) -> None:
+    rng = np.random.default_rng(0)
+    weights = {"a.weight": rng.normal(size=(3, 4)).astype(np.float32), "a.bias": np.ones(3)}
+    weights["a.weight"][2] = 0.0  # a channel that was never used
+    layer = GraphLayer(name="a", kind="dense", neurons=3, spiking=True)
+    received = rng.normal(size=(2, 5, 4)) if analog else rng.integers(0, 2, (2, 5, 4))
+    feed = quantised(weights, [layer], {"a": received.astype(np.float32)})
+    assert feed["a.weight"].dtype == np.int8
+    back = feed["a.weight"] * feed["a.weight_scale"][:, None]
+    assert np.all(np.abs(back - weights["a.weight"]) <= feed["a.weight_scale"][:, None] / 2 + 1e-7)
+    assert np.abs(feed["a.weight"][:2]).max(axis=1).tolist() == [127, 127]
+    scale, zero = feed["a.input_scale"], int(feed["a.input_zero"])
+    if not analog:
+        assert (scale, zero) == (1, 0)
+    codes = np.clip(np.rint(received / scale) + zero, 0, 255)
+    assert np.abs((codes - zero) * scale - received).max() <= scale
+    assert feed["a.bias"] is weights["a.bias"]

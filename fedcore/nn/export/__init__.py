@@ -21,6 +21,7 @@ from torch import Tensor
 from fedcore.defences.base import chain
 from fedcore.errors import ConfigError
 from fedcore.graphs import FORMAT, FORMAT_KEY, LAYERS_KEY, MODEL_KEY, layers_to_text
+from fedcore.nn.export.int8 import int8_network
 from fedcore.nn.export.layers import graph_layers
 from fedcore.nn.export.tracing import trace
 from fedcore.nn.export.translation import translate
@@ -31,7 +32,7 @@ from fedcore.nn.models.network import Network
 from fedcore.plan import Choice, ModelSpec, Training
 from fedcore.strict import digest
 
-__all__ = ["export_inference", "export_local_step", "export_training", "refusal"]
+__all__ = ["export_inference", "export_int8", "export_local_step", "export_training", "refusal"]
 
 Named = dict[str, Tensor]
 
@@ -121,8 +122,20 @@ def export_inference(
     Raises:
         ConfigError: see `export_training`.
     """
-    network = build(model)
+    return _export_forward("inference", build(model), _inputs(build(model), n_steps, dtype))
 
+
+def export_int8(model: ModelSpec, *, n_steps: int) -> bytes:
+    """The same as `export_inference` of the network's int8 form, see `fedcore.nn.export.int8`.
+
+    Raises:
+        ConfigError: there is none, or it cannot be exported.
+    """
+    network = int8_network(build(model))
+    return _export_forward("int8", network, _inputs(network, n_steps, torch.float32))
+
+
+def _export_forward(name: str, network: Network, inputs: Callable[[int], Named]) -> bytes:
     def say(tensors: Named) -> Named:
         came_about = run(network, _params(network, tensors), tensors["inputs"])
         received = {f"received/{name}": x for name, x in came_about.received.items()}
@@ -130,14 +143,10 @@ def export_inference(
             received["penalty"] = penalty
         return {"logits": came_about.logits, **received}
 
-    inputs = _inputs(network, n_steps, dtype)
-    unused = ("labels", "noise")
-    return _export(
-        "inference",
-        network,
-        say,
-        lambda n: {name: x for name, x in inputs(n).items() if name not in unused},
-    )
+    def used(n_examples: int) -> Named:
+        return {n: x for n, x in inputs(n_examples).items() if n not in ("labels", "noise")}
+
+    return _export(name, network, say, used)
 
 
 def refusal(model: ModelSpec, training: Training, defences: Sequence[Choice]) -> str | None:
@@ -173,7 +182,10 @@ def _inputs(network: Network, n_steps: int, dtype: torch.dtype) -> Callable[[int
 
     def of_size(n_examples: int) -> Named:
         lead = (n_steps, n_examples)
-        tensors = {n: torch.zeros(p.shape, dtype=dtype) for n, p in network.named_parameters()}
+        tensors = {
+            name: torch.zeros(p.shape, dtype=dtype if p.is_floating_point() else p.dtype)
+            for name, p in network.named_parameters()
+        }
         tensors["inputs"] = torch.zeros(*lead, *network.spec.input_shape, dtype=dtype)
         tensors["labels"] = torch.zeros(n_examples, dtype=torch.int64)
         if network.n_draws:

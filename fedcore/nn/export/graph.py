@@ -21,6 +21,8 @@ IR_VERSION = 10  # onnxruntime 1.18 and later read these two
 
 _ELEMENT_TYPES = {
     torch.bool: TensorProto.BOOL,
+    torch.int8: TensorProto.INT8,
+    torch.uint8: TensorProto.UINT8,
     torch.int32: TensorProto.INT32,
     torch.int64: TensorProto.INT64,
     torch.float32: TensorProto.FLOAT,

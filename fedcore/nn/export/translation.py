@@ -11,6 +11,7 @@ from torch import fx
 
 from fedcore.errors import ConfigError
 from fedcore.nn.export.graph import Graph, Value
+from fedcore.nn.export.int8 import INTEGER_PRODUCTS
 from fedcore.nn.export.operators import OPERATORS
 from fedcore.nn.export.pointwise import Operator
 from fedcore.nn.export.tracing import Affine, Meta, Trace
@@ -53,7 +54,7 @@ def _one_of(_graph: Graph, _meta: Meta, results: Sequence[Value], index: int) ->
     return results[index]
 
 
-_TABLE: dict[Any, Operator] = {**OPERATORS, operator.getitem: _one_of}
+_TABLE: dict[Any, Operator] = {**OPERATORS, **INTEGER_PRODUCTS, operator.getitem: _one_of}
 
 
 def _resolve(argument: Any, found: Mapping[fx.Node, Any]) -> Any:
