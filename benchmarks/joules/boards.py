@@ -1,9 +1,10 @@
 """The total of every faked board as our meters read it, and what other tools make of its rails.
 
-Theirs is the documented arithmetic of their sources, not a run: Zeus 0.16 takes VDD_IN, VDD_CPU_CV
-and VDD_GPU_SOC by name and knows no total where there is no VDD_IN; jtop 7 takes VDD_IN or
-POM_5V_IN, else adds every rail that is there; codecarbon 3.3 has no Jetson sensor and prices the
-processor by rated watts (4 W per thread where it does not know it), with 0 W of graphics.
+Theirs is the arithmetic of their sources: Zeus 0.16 and jtop 7 take VDD_IN or POM_5V_IN as the
+total; where there is neither, Zeus knows none and jtop adds every rail that is there. Run once on
+these trees, Zeus 0.16.0's discovery and jetson-stats 7.2.2's service gave these numbers (jtop
+drops fractions of a mW). codecarbon 3.3 has no Jetson sensor and prices the processor by rated
+watts (4 W per thread where it does not know it), with 0 W of graphics.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _others(board: FakedBoard) -> str:
     if not rails or board.boundary == "board-dc-input":
         return ""  # what they make of Thor's carrier is not documented
     whole = next((rails[name] for name in _WHOLE if name in rails), None)
-    zeus = "none" if "VDD_IN" not in rails else f"{rails['VDD_IN']:.3f} W"
+    zeus = "none" if whole is None else f"{whole:.3f} W"
     if "VDD_CPU_GPU_CV" in rails:
         zeus += f", 'cpu' {rails['VDD_CPU_GPU_CV']:.3f} W is processor, graphics and accelerators"
     jtop = sum(rails.values()) if whole is None else whole
