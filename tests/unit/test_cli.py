@@ -108,7 +108,7 @@ def runs(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["run", "none.toml"], 2, "no experiment file none.toml .shipped: faces, quickstart"),
+        (["run", "none.toml"], 2, "no experiment file none.toml .shipped: boards, faces,"),
         (["prepare", "quickstat"], 2, "did you mean .quickstart"),
         (["judge", "prepard", "--runs", "RUNS"], 2, "no run 'prepard' under .*: prepared-1"),
         (["runs", "show", "other", "--runs", "RUNS"], 2, "no run 'other' under .*: prepared-1"),
