@@ -26,7 +26,7 @@ import torch
 from attacker.attacks import ATTACKS
 from attacker.attacks.base import Budget
 from benchmarks.data_sets import parts_of
-from benchmarks.reconstruction import Sent, in_order, interval, send
+from benchmarks.reconstruction import Sent, in_order, interval, option, send
 from benchmarks.victims import STAGES, VICTIMS, Victim, trained_victim
 from fedcore.data.datasets import Examples
 from fedcore.data.encodings import encode
@@ -85,6 +85,8 @@ TABLE = {
     ("batch-train", 8): [*_PLAIN, *_GRANTED],
 }
 """By normalisation and batch size."""
+
+_ATTACKS = {cell.attack for cells in TABLE.values() for cell in cells}
 
 
 def statistics_of(victim: Victim, weights: TensorMap, inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -164,6 +166,8 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--choose", action="store_true", help="on images for choosing")
+    parser.add_argument("--attacks", nargs="+", default=sorted(_ATTACKS), choices=sorted(_ATTACKS))
+    parser.add_argument("--options", nargs="*", default=[], type=option, metavar="NAME=VALUE")
     args = parser.parse_args()
     torch.set_num_threads(1)
     budget = Budget(restarts=args.restarts, iterations=args.iterations)
@@ -179,7 +183,8 @@ def main() -> None:
     reached: dict[str, str] = {}
     for (mode, batch_size), cells in TABLE.items():
         sent = _sent(victims[mode], weights[mode], images, batch_size=batch_size)
-        for cell in cells:
+        wanted = [cell for cell in cells if cell.attack in args.attacks]
+        for cell in (replace(c, options={**c.options, **dict(args.options)}) for c in wanted):
             answers, cpu_s = attacked(cell, sent, victim=victims[mode], budget=budget)
             text = score(answers, sent)
             print(f"{mode:11} batch={batch_size} {cell.name:34} {text:14} cpu_s={cpu_s:.0f}")

@@ -97,8 +97,8 @@ class Peeling(Attack):
         sharpness: of the surrogate that the search differentiates, where the network spikes.
         jitter: see `attacker.peeling.descent`, for networks that spike; in units of the inputs.
         total_variation: weight of the prior where the network spikes.
-        smooth_total_variation: weight of the prior where it does not; 50 times that in the first
-            half of the search.
+        smooth_total_variation: weight of the prior where it does not; 500 times that in the first
+            third of the search, and 10 times that in the second.
         polish: share of the evaluations, at the end, that match the gradients of convolutions, too
             (`attacker.peeling.convolutions`): for batches of one, exact gradients and networks
             that do not spike.

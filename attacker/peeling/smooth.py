@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from attacker.peeling.matching import FeatureMatching
 
 __all__ = ["smooth_then_sharp"]
 
-_SMOOTH_FACTOR = 50.0  # on the prior's weight, in the first half
+_FACTORS = (500.0, 10.0, 1.0)  # on the prior's weight, in stages of equal length
 _MEMORY = 20  # pairs of steps and gradient changes that L-BFGS keeps
 _ROUND = 20  # evaluations at the same slopes
 
@@ -41,7 +42,7 @@ def smooth_then_sharp(
         on_evaluation: told after each.
     """
     n_polish = int(polish * n_evaluations) if matching.has_gradients else 0
-    n_first = (n_evaluations - n_polish) // 2
+    ends = [(n_evaluations - n_polish) * k // len(_FACTORS) for k in range(len(_FACTORS) + 1)]
     stages: list[Minimum] = []
 
     def search(matching: FeatureMatching, rows: Tensor, *, n_evaluations: int) -> Tensor:
@@ -57,10 +58,10 @@ def smooth_then_sharp(
         return found.candidates
 
     rows = starts
-    if n_first:
-        smooth = matching.with_prior(_SMOOTH_FACTOR * matching.prior_weight)
-        rows = search(smooth, rows, n_evaluations=n_first)
-    rows = search(matching, rows, n_evaluations=n_evaluations - n_polish - n_first)
+    for factor, (begin, end) in zip(_FACTORS, pairwise(ends), strict=True):
+        if end > begin:
+            smooth = matching.with_prior(factor * matching.prior_weight)
+            rows = search(smooth, rows, n_evaluations=end - begin)
     for n_done in range(0, n_polish, _ROUND):
         rows = rows.clamp(view.low, view.high)
         exact = matching.with_convolutions_at(rows)
