@@ -7,7 +7,8 @@ may fire for one and not for the other: such cases are counted apart. All others
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, get_args
@@ -29,7 +30,7 @@ from fedcore.nn.surrogates import SURROGATES
 from fedcore.plan import EncodingSpec, ModelSpec, NeuronSpec, Readout
 from fedcore.seeds import stream
 
-__all__ = ["TOLERANCES", "Difference", "cases", "differences", "sample", "session"]
+__all__ = ["TOLERANCES", "Difference", "cases", "compare", "differences", "sample", "session"]
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Of a difference, relative to the largest value of its tensor."""
@@ -43,6 +44,7 @@ _SMALL: dict[str, dict[str, Any]] = {  # options of models that are large by def
 }
 _ACTIVATIONS = ("relu", "sigmoid", "tanh")
 _READOUTS = get_args(Readout)
+_OUTCOMES = ("passed", "threshold_cases", "failed", "refused")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +122,34 @@ def neurons() -> Iterator[NeuronSpec]:
         except ConfigError:
             continue  # it has no such reset
         yield replace(spec, sharpness=1.0, threshold=0.5)
+
+
+def compare(models: Collection[str]) -> None:
+    """Every case of these models in both precisions, with a line per model and one at the end."""
+    total: Counter[str] = Counter()
+    for name in models:
+        count: Counter[str] = Counter()
+        for spec in (spec for spec in cases() if spec.name == name):
+            for dtype in TOLERANCES:
+                try:
+                    found = differences(spec, dtype)
+                except ConfigError as error:
+                    count["refused"] += len(ENCODINGS.names())
+                    print(f"refused: {error}")
+                    continue
+                count.update(map(_outcome, found))
+                for one in (one for one in found if _outcome(one) == "failed"):
+                    print(f"failed: {one} of {spec} in {dtype}")
+        print(f"{name:12}", *(f"{outcome} {count[outcome]:5}" for outcome in _OUTCOMES))
+        total += count
+    print("RESULT", *(f"{outcome}={total[outcome]}" for outcome in _OUTCOMES))
+
+
+def _outcome(difference: Difference) -> str:
+    if difference.agrees:
+        return "passed"
+    in_float32 = difference.allowed > TOLERANCES[torch.float64]
+    return "threshold_cases" if difference.close and in_float32 else "failed"
 
 
 def differences(spec: ModelSpec, dtype: torch.dtype) -> list[Difference]:

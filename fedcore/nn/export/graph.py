@@ -55,6 +55,7 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._known: dict[Any, tuple[str, ...]] = {}
+        self._made: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._constants: dict[str, np.ndarray] = {}
         self._inputs: dict[str, Value] = {}
         self._before: dict[str, tuple[str, Value]] = {}  # what reshaped or transposed which value
@@ -75,7 +76,13 @@ class Graph:
             outputs = tuple(f"{op}_{len(self._nodes)}_{i}" for i in range(n_outputs))
             self._nodes.append(helper.make_node(op, inputs, outputs, **attributes))
             self._known[key] = outputs
+            self._made.update(dict.fromkeys(outputs, (op, inputs)))
         return self._known[key]
+
+    def made(self, name: str, *, by: str) -> tuple[str, ...]:
+        """Inputs of the node that made this, if it was by that operator; else none."""
+        op, inputs = self._made.get(name, ("", ()))
+        return inputs if op == by else ()
 
     def result(self, name: str, meta: Meta) -> Value:
         """What a node made."""

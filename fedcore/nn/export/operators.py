@@ -75,7 +75,7 @@ def _slice_scatter(
     axis %= len(out.shape)
     size, width = out.shape[axis], new.shape[axis]
     if step != 1 or not isinstance(size, int) or not isinstance(width, int):
-        raise ConfigError("writing into every other place, or into some examples")
+        raise ConfigError("writing into some places of an axis has no ONNX translation")
     first = (start or 0) % size
     pieces = []
     for begin, stop in ((0, first), (first + width, size)):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from fedcore.errors import ConfigError
 from fedcore.nn.export.graph import Graph, Value
 from fedcore.nn.export.tracing import Affine, Meta, Shape
 
@@ -69,7 +70,31 @@ def _add(graph: Graph, out: Meta, a: Operand, b: Operand, *, alpha: float = 1) -
     x, y = graph.value(a, out.dtype), _mul(graph, _meta(b, out), b, alpha)
     if y.fill == 0:
         return spread(x, out)
-    return spread(y, out) if x.fill == 0 else _node(graph, "Add", out, x, y)
+    if x.fill == 0:
+        return spread(y, out)
+    return _short_slope(graph, out, x, y) or _node(graph, "Add", out, x, y)
+
+
+def _short_slope(graph: Graph, out: Meta, a: Value, b: Value) -> Value | None:
+    """Say g / d^2, if that is the sum of a and b.
+
+    Autograd makes a = g / d and b = -g x/d/d k sign(x) of the slope of x / d with d = 1 + k |x|,
+    the surrogate "fast_sigmoid". Equal nodes have equal names, so that b is compared with its like.
+    """
+    quotient = graph.made(a.name, by="Div")
+    total = graph.made(quotient[1], by="Add") if quotient else ()
+    product = graph.made(total[0], by="Mul") if total else ()
+    size = graph.made(product[0], by="Abs") if product else ()
+    if not size:
+        return None
+    (g, d), k, (x,) = quotient, product[1], size
+    long = graph.node("Neg", g)
+    for factor in (graph.node("Div", graph.node("Div", x, d), d), k):
+        long = graph.node("Mul", long, factor)
+    sign = _sign(graph, out, replace(a, name=x))
+    if b.name != graph.node("Mul", long, sign.name):
+        return None
+    return replace(a, name=graph.node("Div", g, graph.node("Mul", d, d)))
 
 
 def _sub(graph: Graph, out: Meta, a: Operand, b: Operand, *, alpha: float = 1) -> Value:
@@ -126,9 +151,15 @@ def _where(graph: Graph, out: Meta, condition: Operand, a: Operand, b: Operand) 
     return _node(graph, "Where", out, graph.value(condition, torch.bool), *choices)
 
 
+def _bitwise(op: str, graph: Graph, out: Meta, *operands: Operand) -> Value:
+    if out.dtype != torch.bool:
+        raise ConfigError("the bits of whole numbers have no ONNX translation")
+    return _arithmetic(op, graph, out, *operands)
+
+
 def _trunc(graph: Graph, out: Meta, x: Operand) -> Value:
     down, up = (_arithmetic(op, graph, out, x) for op in ("Floor", "Ceil"))
-    below = _comparison("Less", graph, Meta(out.shape, torch.bool), up, 0)
+    below = _comparison("Less", graph, Meta(out.shape, torch.bool), graph.value(x, out.dtype), 0)
     return _where(graph, out, below, up, down)
 
 
@@ -154,7 +185,7 @@ def _filled(graph: Graph, out: Meta, _like: Any, number: float, **_: Any) -> Val
 
 _ARITHMETIC = {
     "Abs": (aten.abs.default,),
-    "And": (aten.logical_and.default,),
+    "And": (aten.logical_and.default, aten.logical_and_.default),
     "Atan": (aten.atan.default,),
     "Ceil": (aten.ceil.default,),
     "Cos": (aten.cos.default,),
@@ -168,6 +199,7 @@ _ARITHMETIC = {
     "Neg": (aten.neg.default,),
     "Not": (aten.logical_not.default,),
     "Or": (aten.logical_or.default,),
+    "Pow": (aten.pow.Scalar, aten.pow.Tensor_Tensor),
     "Reciprocal": (aten.reciprocal.default,),
     "Relu": (aten.relu.default,),
     "Round": (aten.round.default,),
@@ -185,9 +217,16 @@ _COMPARISONS = {
     "LessOrEqual": (aten.le.Scalar, aten.le.Tensor),
 }
 
+_BITWISE = {
+    "And": (aten.bitwise_and.Tensor,),
+    "Not": (aten.bitwise_not.default,),
+    "Or": (aten.bitwise_or.Tensor,),
+}
+
 POINTWISE: dict[Any, Operator] = {
     **{each: partial(_arithmetic, op) for op, those in _ARITHMETIC.items() for each in those},
     **{each: partial(_comparison, op) for op, those in _COMPARISONS.items() for each in those},
+    **{each: partial(_bitwise, op) for op, those in _BITWISE.items() for each in those},
     aten._to_copy.default: _same,
     aten.add.Scalar: _add,
     aten.add.Tensor: _add,
@@ -204,7 +243,6 @@ POINTWISE: dict[Any, Operator] = {
     aten.ne.Scalar: _not_equal,
     aten.ne.Tensor: _not_equal,
     aten.pow.Tensor_Scalar: _power,
-    aten.pow.Tensor_Tensor: _power,
     aten.rsqrt.default: _rsqrt,
     aten.rsub.Scalar: _reverse_sub,
     aten.sign.default: _sign,
