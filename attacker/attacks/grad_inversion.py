@@ -69,7 +69,7 @@ class GradInversion(InvertingGradients):
         registration: pixels that an image of a restart may move along each axis before the mean is
             taken; 0 for none.
         noise: standard deviation of what is added to each step of Adam, in units of its rate; 0.2
-            in the paper.
+            in the settings that breaching has for the paper.
     """
 
     name: ClassVar[str] = "gradinversion"
