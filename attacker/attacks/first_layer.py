@@ -13,16 +13,19 @@ import torch
 from torch import nn
 
 from attacker.attacks.base import NO_LABEL, Attack, Budget, NetworkOf, Progress, refusal
+from attacker.exact.belief import MAX_STEPS, Evidence, likeliest
 from attacker.exact.equations import MAX_FRAMES, obeying
 from attacker.exact.factorise import Factorisation, factorise
 from attacker.exact.order import KnownLayer, Ordering, in_order
+from attacker.exact.subspace import largest_error
 from attacker.gradients import batch_size_of, gradient_of
 from attacker.inputs import input_view
 from attacker.labels import label_candidates
 from fedcore.data.encodings import ENCODINGS
 from fedcore.errors import AttackError, ConfigError
 from fedcore.nn.arrays import to_array, to_tensor
-from fedcore.nn.models import build
+from fedcore.nn.functional import step_weights
+from fedcore.nn.models import READOUT, build
 from fedcore.nn.models.network import Network, Spiking
 from fedcore.plan import Choice
 from fedcore.strict import build as plugin
@@ -66,8 +69,9 @@ class FirstLayer(Attack):
     without off spikes), any batch: the gradient is slopes times binary frames, and is factorised
     (`attacker.exact`). Frames are then put in order through the layer's own equations, if it has
     LIF neurons with a detached reset and as many frames were found as there are. Where noise
-    leaves no order, frames of one example are fitted again under the same equations
-    (`attacker.exact.equations`).
+    leaves no order, frames of one example are fitted again under the same equations: up to 16 of
+    them directly before a readout of leaky integrators (`attacker.exact.belief`), up to 10
+    elsewhere (`attacker.exact.equations`).
 
     The certificate holds `rank` (singular values above the codec's noise), `n_frames`, `residual`
     (relative), `noise` (the residual that the codec alone makes), `method` (0 ratio, 1
@@ -147,7 +151,10 @@ class FirstLayer(Attack):
         ordering = None
         known_layer = _known_layer(seen, network, layer)
         if known_layer is not None and len(factors.frames) == n_frames:
-            factors, ordering = _in_order(factors, slopes, known_layer, n_examples=n_examples)
+            evidence = _evidence(seen, network, gradient, layer, known_layer)
+            factors, ordering = _in_order(
+                factors, slopes, known_layer, evidence, n_examples=n_examples
+            )
         found = _binary_input(seen, factors, ordering, n_examples=n_examples)
         is_ambiguous = ordering is None and factors.is_ambiguous(slopes)
         certificate = {**found.certificate, "ambiguous": float(is_ambiguous)}
@@ -229,7 +236,12 @@ def _constant_input(
 
 
 def _in_order(
-    factors: Factorisation, slopes: np.ndarray, layer: KnownLayer, *, n_examples: int
+    factors: Factorisation,
+    slopes: np.ndarray,
+    layer: KnownLayer,
+    evidence: Evidence | None,
+    *,
+    n_examples: int,
 ) -> tuple[Factorisation, Ordering | None]:
     """The first of all consistent factorisations whose frames obey the layer's equations.
 
@@ -241,13 +253,18 @@ def _in_order(
         if ordering.misfit <= _ORDERED:
             return some, ordering
         orderings.append(ordering)
-    if n_examples == 1 and len(factors.frames) <= MAX_FRAMES:
-        fit = obeying(factors.frames[orderings[0].frames[0]], slopes, layer=layer)
-        if fit.residual <= factors.noise:
-            in_time = np.arange(len(fit.frames))[np.newaxis]
-            found = replace(factors, frames=fit.frames, atoms=fit.atoms, residual=fit.residual)
-            return found, Ordering(frames=in_time, misfit=0.0)
-    return factors, None
+    guess = factors.frames[orderings[0].frames[0]]
+    if evidence is not None:
+        fit = likeliest(guess, evidence)
+        is_told = evidence.explained_by(fit)
+    elif n_examples == 1 and len(guess) <= MAX_FRAMES:
+        fit = obeying(guess, slopes, layer=layer)
+        is_told = fit.residual <= factors.noise
+    else:
+        return factors, None
+    found = factors.with_frames(fit.frames, fit.atoms, residual=fit.residual)
+    in_time = np.arange(len(guess))[np.newaxis]
+    return found, Ordering(frames=in_time, misfit=0.0) if is_told else None
 
 
 def _binary_input(
@@ -305,6 +322,27 @@ def _known_layer(seen: Observation, network: Network, first: str) -> KnownLayer 
         bias=bias.astype(np.float64),
         following=following,
         neuron=neuron,
+    )
+
+
+def _evidence(
+    seen: Observation, network: Network, gradient: TensorMap, first: str, layer: KnownLayer
+) -> Evidence | None:
+    """What foretells the slopes of one example's frames; None where the readout does not tell."""
+    n_steps = seen.plan.encoding.n_steps
+    counts = step_weights(network.spec, n_steps=n_steps)
+    linear = [name for name, one in network.named_children() if isinstance(one, nn.Linear)]
+    is_simple = linear == [first, READOUT] and batch_size_of(seen) == 1 and n_steps <= MAX_STEPS
+    if counts is None or not is_simple or f"{READOUT}.bias" not in gradient:
+        return None
+    slopes = gradient[f"{first}.weight"].astype(np.float64)
+    weights = to_array(counts)
+    return Evidence(
+        slopes=slopes,
+        error=largest_error(slopes, codec=seen.plan.codec.name),
+        layer=layer,
+        counts=weights,
+        sent_back=gradient[f"{READOUT}.bias"].astype(np.float64) / weights.sum(),
     )
 
 

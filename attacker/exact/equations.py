@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attacker.exact.enumeration import codebook
-from attacker.exact.order import KnownLayer, after_spikes
+from attacker.exact.order import KnownLayer, over_time
+from attacker.exact.words import nearest
 
 __all__ = ["MAX_FRAMES", "Obeying", "obeying"]
 
@@ -67,13 +67,9 @@ def _neighbours(frames: np.ndarray) -> list[np.ndarray]:
 
 def _alternated(frames: np.ndarray, slopes: np.ndarray, layer: KnownLayer) -> Obeying:
     """The best fit on the way."""
-    words = codebook(len(frames)).astype(np.float64)
     best = _fitted(frames, slopes, layer)
     for _ in range(_N_ROUNDS):
-        atoms = best.atoms
-        lengths = ((words @ (atoms.T @ atoms)) * words).sum(axis=1)
-        distance = lengths[:, None] - 2 * words @ (atoms.T @ slopes)
-        fit = _fitted(words[distance.argmin(axis=0)].T, slopes, layer)
+        fit = _fitted(nearest(best.atoms, slopes), slopes, layer)
         if fit.residual >= best.residual:
             break
         best = fit
@@ -102,12 +98,7 @@ def _fitted(frames: np.ndarray, slopes: np.ndarray, layer: KnownLayer) -> Obeyin
 
 def _directions(frames: np.ndarray, layer: KnownLayer) -> np.ndarray:
     """How slopes follow from what the next layer sends back, [time, neuron, time * next neuron]."""
-    currents = frames @ layer.weight.T + layer.bias
-    membrane, surrogate, stays = np.zeros(len(layer.bias)), [], []
-    for current in currents:
-        slope, stay, membrane = after_spikes(layer.neuron.decay * membrane + current, layer.neuron)
-        surrogate.append(slope)
-        stays.append(stay)
+    surrogate, stays = over_time(frames @ layer.weight.T + layer.bias, layer.neuron)
     n_next, n_neurons = layer.following.shape
     directions = np.zeros((len(frames), n_neurons, len(frames) * n_next))
     later = directions[0]

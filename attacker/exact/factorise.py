@@ -63,6 +63,14 @@ class Factorisation:
         for n_replaced in range(1, _N_REPLACED + 1):
             yield from self._with_replaced(n_replaced, slopes)
 
+    def with_frames(
+        self, frames: np.ndarray, atoms: np.ndarray, *, residual: float
+    ) -> Factorisation:
+        """The same with these frames; frames of its own that are not among them become others."""
+        rivals = [one for one in self.frames if not (frames == one).all(axis=1).any()]
+        others = np.vstack([*rivals, self.others])
+        return replace(self, frames=frames, atoms=atoms, residual=residual, others=others)
+
     def is_ambiguous(self, slopes: np.ndarray) -> bool:
         """Whether another one, with one frame replaced, is explained by noise as well.
 

@@ -21,7 +21,7 @@ import torch
 from fedcore.nn.surrogates import spike
 from fedcore.plan import NeuronSpec
 
-__all__ = ["KnownLayer", "Ordering", "after_spikes", "in_order"]
+__all__ = ["KnownLayer", "Ordering", "after_spikes", "in_order", "over_time"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ def after_spikes(
     """The surrogate's slope at these membranes, r of the equations, and the membranes after reset.
 
     Args:
-        charged: membranes before they spike, [neuron].
+        charged: membranes before they spike, [..., neuron].
         neuron: LIF with a detached reset.
     """
     v = torch.from_numpy(charged).requires_grad_()
@@ -124,3 +124,17 @@ def after_spikes(
     if neuron.reset == "zero":
         return slope.numpy(), 1 - spikes, charged * (1 - spikes)
     return slope.numpy(), np.ones_like(spikes), charged - neuron.threshold * spikes
+
+
+def over_time(currents: np.ndarray, neuron: NeuronSpec) -> tuple[np.ndarray, np.ndarray]:
+    """The surrogate's slope and r of the equations at every step from rest, as `currents`.
+
+    Args:
+        currents: [time, ..., neuron].
+        neuron: LIF with a detached reset.
+    """
+    membrane = np.zeros(currents.shape[1:])
+    slopes, stays = np.zeros(currents.shape), np.zeros(currents.shape)
+    for t, current in enumerate(currents):
+        slopes[t], stays[t], membrane = after_spikes(neuron.decay * membrane + current, neuron)
+    return slopes, stays

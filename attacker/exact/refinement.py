@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from attacker.exact.enumeration import codebook, independent
+from attacker.exact.enumeration import independent
 from attacker.exact.subspace import Subspace
+from attacker.exact.words import nearest
 
 __all__ = ["refined"]
 
@@ -38,8 +39,7 @@ def refined(vectors: np.ndarray, space: Subspace) -> np.ndarray:
     n = space.rank
     if n > _MAX_BITS:
         return vectors[: n + _N_OTHERS]
-    words = codebook(n).astype(np.float64)
-    best, best_error = _alternated(vectors[:n], space, words)
+    best, best_error = _alternated(vectors[:n], space)
     if best_error <= _COARSE or n > _MAX_BITS_OF_STARTS:
         return np.vstack([best, vectors[n : n + _N_OTHERS]])
     rng = np.random.default_rng(0)
@@ -48,13 +48,13 @@ def refined(vectors: np.ndarray, space: Subspace) -> np.ndarray:
         chosen = independent(vectors[order], n=n)
         if len(chosen) < n:  # rounding can make vectors equal that were not
             continue
-        frames, error = _alternated(vectors[order[chosen]], space, words)
+        frames, error = _alternated(vectors[order[chosen]], space)
         if error < best_error:
             best, best_error = frames, error
     return best
 
 
-def _alternated(frames: np.ndarray, space: Subspace, words: np.ndarray) -> tuple[np.ndarray, float]:
+def _alternated(frames: np.ndarray, space: Subspace) -> tuple[np.ndarray, float]:
     """The best frames on the way, and the weighted share of the gradient that they leave."""
     target, weights = space.whole, np.sqrt(space.n_equal)
     ones = np.zeros((len(frames), 0))
@@ -71,7 +71,5 @@ def _alternated(frames: np.ndarray, space: Subspace, words: np.ndarray) -> tuple
         if not error < best_error * (1 - 1e-9):
             break
         best, best_error = frames, error
-        lengths = ((words @ (atoms.T @ atoms)) * words).sum(axis=1)
-        distance = lengths[:, None] - 2 * words @ (atoms.T @ space.whole)
-        frames = words[distance.argmin(axis=0)].T
+        frames = nearest(atoms, space.whole)
     return best, best_error

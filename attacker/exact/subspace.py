@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Subspace", "n_frames_above", "noise_std", "project"]
+__all__ = ["Subspace", "largest_error", "n_frames_above", "noise_std", "project"]
 
 _F32 = 2.0**-24
 _ROUNDING = {"f16": 2.0**-11, "bf16": 2.0**-8}
@@ -53,16 +53,20 @@ class Subspace:
         return len(self.columns)
 
 
+def largest_error(slopes: np.ndarray, *, codec: str) -> np.ndarray:
+    """The most that rounding, on the wire and in the client, does to each entry."""
+    if codec == "int8":
+        return np.full(slopes.shape, np.abs(slopes).max() / (2 * _INT8_LEVELS))
+    relative = _ROUNDING.get(codec, 0.0) + _ACCUMULATED * _F32
+    return np.asarray(relative * np.abs(slopes) + (_HALF_SUBNORMAL if codec == "f16" else 0.0))
+
+
 def noise_std(slopes: np.ndarray, *, codec: str) -> float:
-    """Root mean square of what rounding, on the wire and in the client, does to one entry.
+    """Root mean square of what rounding does to one entry.
 
     Rounding is uniform within its step: the standard deviation is the largest error / sqrt(3).
     """
-    if codec == "int8":
-        return float(np.abs(slopes).max() / (2 * _INT8_LEVELS) / np.sqrt(3))
-    relative = _ROUNDING.get(codec, 0.0) + _ACCUMULATED * _F32
-    error = relative * np.abs(slopes) + (_HALF_SUBNORMAL if codec == "f16" else 0.0)
-    return float(np.sqrt(np.mean(error**2) / 3))
+    return float(np.sqrt(np.mean(largest_error(slopes, codec=codec) ** 2) / 3))
 
 
 def n_frames_above(singular: np.ndarray, *, shape: tuple[int, ...], noise: float) -> int:

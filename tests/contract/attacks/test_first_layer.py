@@ -10,10 +10,13 @@ import pytest
 pytest.importorskip("torch")
 
 from attacker.exact.factorise import factorise
+from fedcore.codecs.base import codec_of
 from fedcore.data.encodings import encode
 from fedcore.errors import AttackError, ConfigError
-from fedcore.plan import EncodingSpec, ModelSpec, NeuronSpec, Training
+from fedcore.plan import Choice, EncodingSpec, ModelSpec, NeuronSpec, Training
 from fedcore.seeds import stream
+from fedcore.tensors import schema_of
+from fedcore.types import Observation
 
 pytestmark = pytest.mark.torch
 
@@ -102,6 +105,28 @@ def test_order_tells_which_of_several_factorisations_is_true(laboratory) -> None
     assert answer.certificate["ambiguous"] == 0
     orderless = laboratory.victim([21], model=ANN, encoding=spec, client=1)
     assert attack(laboratory, orderless).certificate["ambiguous"] == 1
+
+
+def in_int8(seen: Observation) -> Observation:
+    codec = Choice(name="int8")
+    wire = codec_of(codec)
+    sent = wire.encode(seen.tensors, note={})
+    tensors, _ = wire.decode(sent, schema=schema_of(seen.tensors))
+    return replace(seen, tensors=tensors, plan=replace(seen.plan, codec=codec))
+
+
+def test_frames_that_int8_hides_foretell_their_slopes(laboratory) -> None:
+    """Whether they are right is told from that, too."""
+    spec = EncodingSpec(name="rate", n_steps=12)
+    n_exact = 0
+    for client in range(1, 4):
+        seen = laboratory.victim([client + 20], model=SPIKING, encoding=spec, client=client)
+        answer = attack(laboratory, in_int8(seen))
+        truth = encode(spec, laboratory.images[[client + 20]], stream(client, "secret"))
+        is_exact = np.array_equal(answer.trains[0], truth)
+        assert is_exact or answer.certificate["ordered"] == 0
+        n_exact += is_exact
+    assert n_exact >= 2
 
 
 def test_a_scaled_update_is_the_same_update(laboratory) -> None:
