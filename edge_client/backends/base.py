@@ -16,7 +16,10 @@ from fedcore.plan import RoundPlan
 from fedcore.registry import Registry
 from fedcore.types import Missing, TensorMap
 
-__all__ = ["BACKENDS", "Backend", "Fetch", "no_artefacts"]
+__all__ = ["BACKENDS", "CHOSEN_BY_PLAN", "Backend", "Fetch", "no_artefacts"]
+
+CHOSEN_BY_PLAN = "one if reproducible"
+"""How a backend describes its threads where it was not told how many."""
 
 Fetch = Callable[[str], bytes]
 """SHA-256 -> the artefact of a plan that has it; its content is checked."""
@@ -102,7 +105,7 @@ class Backend(Protocol):
         """
 
     def describe(self) -> Mapping[str, str]:
-        """Packages that take part in computing, by distribution: version."""
+        """What computes: versions by distribution, and of its framework the device and threads."""
 
 
 BACKENDS: Registry[Callable[..., Backend]] = Registry(

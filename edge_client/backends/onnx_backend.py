@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 
-from edge_client.backends.base import Fetch, no_artefacts
+from edge_client.backends.base import CHOSEN_BY_PLAN, Fetch, no_artefacts
 from edge_client.backends.onnx_graph import Graph
 from edge_client.backends.onnx_int8 import quantised
 from fedcore.defences.base import chain
@@ -160,6 +160,7 @@ class OnnxBackend:
         return {
             "onnxruntime": onnxruntime.__version__,
             "onnxruntime-providers": ", ".join(self._providers),
+            "onnxruntime-threads": str(self._threads or CHOSEN_BY_PLAN),
         }
 
     def _gradient(self, batch: Mapping[str, np.ndarray]) -> Arrays:

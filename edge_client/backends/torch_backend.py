@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge_client.backends.base import Fetch, no_artefacts
+from edge_client.backends.base import CHOSEN_BY_PLAN, Fetch, no_artefacts
 from fedcore.defences.base import chain
 from fedcore.defences.noise import NoiseSource
 from fedcore.devices import Deployment
@@ -117,7 +117,11 @@ class TorchBackend:
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
-        return {"torch": torch.__version__}
+        return {
+            "torch": torch.__version__,
+            "torch-device": str(torch.get_default_device()),
+            "torch-threads": str(self._threads or CHOSEN_BY_PLAN),
+        }
 
     def _update(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         training, run_id = self._plan.training, self._plan.run_id

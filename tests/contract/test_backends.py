@@ -89,6 +89,14 @@ def test_operations_are_counted_per_layer_or_their_absence_has_a_reason(backend:
     assert readout.acs == pytest.approx(hidden.spikes * 10)
 
 
+@pytest.mark.parametrize("name", BACKENDS.names())
+def test_a_backend_tells_how_many_threads_it_was_given(name: str) -> None:
+    for threads, told in ((2, "2"), (0, "one if reproducible")):
+        described = backend_of(name, threads=threads).describe()
+        (key,) = [key for key in described if key.endswith("-threads")]
+        assert described[key] == told
+
+
 @pytest.fixture(params=BACKENDS.names())
 def backend(request: pytest.FixtureRequest) -> Backend:
     return backend_of(request.param, threads=1)
