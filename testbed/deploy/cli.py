@@ -124,12 +124,17 @@ def _update(task: _Task) -> None:
 
 
 def _status(task: _Task) -> None:
-    sys.stdout.write("  ".join(f"{name:<12}" for name in ("client", *_STATUS)).rstrip() + "\n")
-    for client, file in task.answers("tell", script="status.sh"):
-        lines = (line.partition("=") for line in file.read_text().splitlines())
-        said = {key: value for key, equals, value in lines if equals}
-        cells = [client, *(said.get(name) or "-" for name in _STATUS)]
-        sys.stdout.write("  ".join(f"{cell:<12}" for cell in cells).rstrip() + "\n")
+    rows: list[tuple[str, ...]] = [("client", *_STATUS)]
+    try:
+        for client, file in task.answers("tell", script="status.sh"):
+            lines = (line.partition("=") for line in file.read_text().splitlines())
+            said = {key: value for key, equals, value in lines if equals}
+            rows.append((client, *(said.get(name) or "-" for name in _STATUS)))
+    finally:  # a board that does not answer hides no other
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+            sys.stdout.write("  ".join(cells).rstrip() + "\n")
 
 
 def _logs(task: _Task) -> None:
