@@ -198,7 +198,7 @@ def _inputs(spec: ModelSpec, encoding: str, rng: np.random.Generator) -> np.ndar
     shape = spec.input_shape
     if encoding in ("delta", "events"):  # trains that come with time of their own
         shape = (N_STEPS, *shape)
-    images = rng.random((BATCH, *shape), dtype=np.float32)
+    images = rng.random((BATCH, *shape), dtype=np.float32) * (rng.random((BATCH, *shape)) < 0.6)
     return encode(EncodingSpec(name=encoding, n_steps=N_STEPS), images, rng)
 
 

@@ -52,6 +52,7 @@ SHAPES = {
     "pad": lambda x: F.pad(x, (1, 2, 0, 1), value=3.0),
     "halves": lambda x: torch.mul(*x.split([1, 3], 1)),
     "wide": lambda x: x[:, :1].expand(-1, 4, -1).reshape(len(x), -1),
+    "spread": lambda x: x.sum(2).unsqueeze(2).expand(-1, -1, 3).reshape(len(x), -1),
     "product": lambda x: x.flatten(1) @ torch.ones(12, 2, dtype=x.dtype),
     "turned": lambda x: (x.flatten(1).T @ x.flatten(1)).T,
     "shared": lambda x: x.sum() / len(x) + torch.full((len(x),), 2.0, dtype=x.dtype),
@@ -90,12 +91,13 @@ def test_shapes_and_sums(name: str) -> None:
     assert_same(SHAPES[name], example)
 
 
-def test_a_number_that_is_no_multiple_of_the_batch_is_refused() -> None:
-    def rooted(given: dict) -> dict:
-        return {"y": given["x"] * len(given["x"]) ** 0.5}
+@pytest.mark.parametrize("power", [0.5, 2])
+def test_a_number_that_is_no_multiple_of_the_batch_is_refused(power: float) -> None:
+    def odd(given: dict) -> dict:
+        return {"y": given["x"] * len(given["x"]) ** power}
 
-    with pytest.raises(ConfigError, match="a number depends on the batch size and is not whole"):
-        trace(rooted, lambda n: {"x": torch.zeros(n, 2)})
+    with pytest.raises(ConfigError, match="depends on the batch size and is no multiple of it"):
+        trace(odd, lambda n: {"x": torch.zeros(n, 2)})
 
 
 def test_nothing_is_computed_twice_and_the_usual_slope_is_short() -> None:

@@ -2,8 +2,8 @@
 
 What the client's torch code computes (`fedcore.nn.functional`, gradients and all) is traced, and
 the trace is written in ONNX operator by operator. So a new model, neuron, loss or surrogate needs
-nothing here as long as torch's operators behind it are in the tables of `operators` and
-`convolution`; whatever is not, is refused by name where the experiment is planned.
+nothing here as long as torch's operators behind it are in the table of `operators`; whatever is
+not, is refused by name where the experiment is planned.
 
 Every graph takes all parameters under their own names and "inputs" [time, batch, feature...]. The
 number of steps is fixed, that of examples is not. A network that draws takes "noise" [time, batch,

@@ -12,7 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from fedcore.errors import ConfigError
-from fedcore.nn.export.tracing import Affine, Meta, Shape
+from fedcore.nn.arrays import to_array
+from fedcore.nn.export.tracing import Meta, PerExample, Shape
 
 __all__ = ["IR_VERSION", "OPSET", "Graph", "Value"]
 
@@ -97,23 +98,23 @@ class Graph:
             self._known[key] = (name,)
         return self._known[key][0]
 
-    def integers(self, numbers: Sequence[int | Affine]) -> str:
+    def integers(self, numbers: Sequence[int | PerExample]) -> str:
         """A vector of numbers that may grow with the batch, int64."""
-        base = np.array([n.base if isinstance(n, Affine) else n for n in numbers], np.int64)
-        slope = np.array([n.per_example if isinstance(n, Affine) else 0 for n in numbers], np.int64)
-        if not slope.any():
-            return self.constant(base)
-        product = self.node("Mul", self._batch_size(), self.constant(slope))
-        return self.node("Add", product, self.constant(base)) if base.any() else product
+        fixed = np.array([n if isinstance(n, int) else 0 for n in numbers], np.int64)
+        growing = np.array([0 if isinstance(n, int) else n.number for n in numbers], np.int64)
+        if not growing.any():
+            return self.constant(fixed)
+        grown = self.node("Mul", self._batch_size(), self.constant(growing))
+        return self.node("Add", grown, self.constant(fixed)) if fixed.any() else grown
 
-    def number(self, number: float | Affine, dtype: torch.dtype) -> Value:
+    def number(self, number: float | PerExample, dtype: torch.dtype) -> Value:
         """A scalar."""
-        if isinstance(number, Affine):
+        if isinstance(number, PerExample):
             scalar = self.node(
                 "Squeeze", self.integers([number]), self.constant(np.array([0], np.int64))
             )
             return self.cast(Value(scalar, (), (), torch.int64), dtype)
-        array = torch.tensor(number, dtype=dtype).numpy()
+        array = to_array(torch.tensor(number, dtype=dtype))
         return Value(self.constant(array), (), (), dtype, fill=float(number))
 
     def value(self, operand: Any, dtype: torch.dtype) -> Value:
@@ -126,7 +127,7 @@ class Graph:
 
     def tensor(self, tensor: torch.Tensor) -> Value:
         """A constant tensor."""
-        array = tensor.detach().numpy()
+        array = to_array(tensor)
         same = array.size and bool((array == array.flat[0]).all())
         fill = float(array.flat[0]) if same else None
         shape: Shape = tuple(array.shape)
@@ -153,17 +154,11 @@ class Graph:
             return value
         if value.fill is not None:
             return replace(self.number(value.fill, value.dtype), shape=shape)
-        how, source = self._before.get(value.name, ("", value))
-        if how != "reshaped":
-            source = Value(self.whole(value), value.shape, value.shape, value.dtype)
+        source = self._source(value, how="reshaped") or self._held_whole(value)
         if source.shape == shape:
             return source
-        growing = [isinstance(n, Affine) for n in shape]
-        if sum(growing) == 1:
-            sizes = [-1 if isinstance(n, Affine) else n for n in shape]
-            target = self.constant(np.array(sizes, np.int64))
-        else:
-            target = self.integers(shape)
+        sizes = [n if isinstance(n, int) else -1 for n in shape]
+        target = self.integers(sizes if sizes.count(-1) == 1 else shape)
         name = self.node("Reshape", source.name, target)
         self._before[name] = ("reshaped", source)
         return Value(name, shape, shape, value.dtype)
@@ -175,15 +170,15 @@ class Graph:
         if before := self.transposed(value):
             return before
         shape = tuple(value.shape[axis] for axis in order)
-        source = Value(self.whole(value), value.shape, value.shape, value.dtype)
+        source = self._held_whole(value)
         name = self.node("Transpose", source.name, perm=list(order))
         self._before[name] = ("transposed", source)
         return Value(name, shape, shape, value.dtype)
 
     def transposed(self, value: Value) -> Value | None:
         """The matrix that this one is the transpose of."""
-        how, source = self._before.get(value.name, ("", value))
-        return source if how == "transposed" and len(source.shape) == 2 else None
+        source = self._source(value, how="transposed")
+        return source if source and len(source.shape) == 2 else None
 
     def model(
         self, outputs: Mapping[str, Value], *, name: str, metadata: Mapping[str, str]
@@ -215,11 +210,19 @@ class Graph:
         helper.set_model_props(model, dict(metadata))
         return model
 
+    def _source(self, value: Value, *, how: str) -> Value | None:
+        """What became this value like that."""
+        found, source = self._before.get(value.name, ("", value))
+        return source if found == how and value.held == value.shape else None
+
+    def _held_whole(self, value: Value) -> Value:
+        return Value(self.whole(value), value.shape, value.shape, value.dtype)
+
     def _batch_size(self) -> str:
         """The batch's size, int64 [1]."""
         for value in self._inputs.values():
-            if Affine(0, 1) in value.shape:
-                axis = value.shape.index(Affine(0, 1))
+            if PerExample(1) in value.shape:
+                axis = value.shape.index(PerExample(1))
                 return self.node("Shape", value.name, start=axis, end=axis + 1)
         raise ConfigError("no input has an axis that is the batch")
 
@@ -233,7 +236,7 @@ class Graph:
         return helper.make_tensor_value_info(name, self._element_type(value.dtype), shape)
 
 
-def _axis(size: int | Affine) -> int | str | None:
-    if isinstance(size, Affine):
-        return "batch" if size == Affine(0, 1) else None
+def _axis(size: int | PerExample) -> int | str | None:
+    if isinstance(size, PerExample):
+        return "batch" if size == PerExample(1) else None
     return size

@@ -14,11 +14,11 @@ import torch
 
 from fedcore.errors import ConfigError
 from fedcore.nn.export.graph import Graph, Value
-from fedcore.nn.export.tracing import Affine, Meta, Shape
+from fedcore.nn.export.tracing import Meta, PerExample, Shape
 
 __all__ = ["POINTWISE", "Operand", "Operator", "fill", "spread"]
 
-Operand = Value | torch.Tensor | float | Affine
+Operand = Value | torch.Tensor | float | PerExample
 """An argument: a tensor of the graph, a constant one, or a number."""
 
 Operator = Callable[..., Any]
@@ -94,7 +94,7 @@ def _short_slope(graph: Graph, out: Meta, a: Value, b: Value) -> Value | None:
     sign = _sign(graph, out, replace(a, name=x))
     if b.name != graph.node("Mul", long, sign.name):
         return None
-    return replace(a, name=graph.node("Div", g, graph.node("Mul", d, d)))
+    return spread(replace(a, name=graph.node("Div", g, graph.node("Mul", d, d))), out)
 
 
 def _sub(graph: Graph, out: Meta, a: Operand, b: Operand, *, alpha: float = 1) -> Value:

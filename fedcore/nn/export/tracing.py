@@ -2,8 +2,8 @@
 
 torch runs the function on fake tensors, so that a Python branch on a tensor's value is an error and
 never a silent constant, and records the operators below autograd: backward passes, whoever wrote
-them, are operators like all others. It is done for two batch sizes, and a number that differs
-between the two is base + per_example * batch.
+them, are operators like all others. It is done for two batch sizes; a number that differs between
+the two has to be a multiple of the batch size.
 """
 
 from __future__ import annotations
@@ -20,26 +20,25 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fedcore.errors import ConfigError
 
-__all__ = ["Affine", "Meta", "Node", "Shape", "Trace", "fixed", "times", "trace"]
+__all__ = ["Meta", "Node", "PerExample", "Shape", "Trace", "fixed", "times", "trace"]
 
 _BATCH_SIZES = (2, 3)
 
 
 @dataclass(frozen=True)
-class Affine:
-    """A whole number that grows with the batch: base + per_example * batch."""
+class PerExample:
+    """A whole number that grows with the batch: this many times its size."""
 
-    base: int
-    per_example: int
-
-
-Shape = tuple[int | Affine, ...]
+    number: int
 
 
-def times(number: int | Affine, factor: int) -> int | Affine:
+Shape = tuple[int | PerExample, ...]
+
+
+def times(number: int | PerExample, factor: int) -> int | PerExample:
     """A multiple."""
-    if isinstance(number, Affine):
-        return Affine(number.base * factor, number.per_example * factor)
+    if isinstance(number, PerExample):
+        return PerExample(number.number * factor)
     return number * factor
 
 
@@ -69,7 +68,7 @@ class Node:
 
     Attributes:
         operator: of torch, or Python's getitem for one of several results.
-        args: tensors stand as `fx.Node`s, numbers that grow with the batch as `Affine`.
+        args: tensors stand as `fx.Node`s, numbers that grow with the batch as `PerExample`.
         kwargs: likewise.
         key: by which later calls name the result.
         meta: of the result; None for several.
@@ -178,7 +177,7 @@ def _merge(a: Any, b: Any) -> Any:
         return {key: _merge(value, b[key]) for key, value in a.items()}
     if a == b:
         return a
-    if type(a) is int and type(b) is int:
-        slope = b - a  # the batch sizes differ by one
-        return Affine(base=a - slope * _BATCH_SIZES[0], per_example=slope)
-    raise ConfigError(f"a number depends on the batch size and is not whole: {a}, {b}")
+    small, large = _BATCH_SIZES
+    if type(a) is int and type(b) is int and a * large == b * small:
+        return PerExample(a // small)
+    raise ConfigError(f"a number depends on the batch size and is no multiple of it: {a}, {b}")

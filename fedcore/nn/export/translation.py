@@ -14,7 +14,7 @@ from fedcore.nn.export.graph import Graph, Value
 from fedcore.nn.export.int8 import INTEGER_PRODUCTS
 from fedcore.nn.export.operators import OPERATORS
 from fedcore.nn.export.pointwise import Operator
-from fedcore.nn.export.tracing import Affine, Meta, Trace
+from fedcore.nn.export.tracing import Meta, PerExample, Trace
 
 __all__ = ["translate"]
 
@@ -74,4 +74,4 @@ def _varies(argument: Any) -> bool:
         return any(map(_varies, argument))
     if isinstance(argument, dict):
         return any(map(_varies, argument.values()))
-    return isinstance(argument, Value | Affine)
+    return isinstance(argument, Value | PerExample)
