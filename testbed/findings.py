@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedcore.errors import RunError
@@ -29,6 +29,7 @@ __all__ = [
     "margin",
     "read_findings",
     "summarise",
+    "summarise_all",
 ]
 
 BASELINES = ("noise", "mean-image")
@@ -146,6 +147,16 @@ class Findings:
         """The rounds that have victims."""
         return tuple(sorted({attempt.ticket.round for attempt in self.attempts}))
 
+    def of_clients(self, clients: Collection[str]) -> Findings:
+        """The same of some clients' victims alone, whose summaries are taken over them."""
+        scores = [score for score in self.scores if score.ticket.client_id in clients]
+        return replace(
+            self,
+            attempts=tuple(a for a in self.attempts if a.ticket.client_id in clients),
+            scores=tuple(scores),
+            summaries=summarise_all(scores, names=tuple(self.labels)),
+        )
+
     def write(self, path: Path) -> None:
         """Write canonical JSON, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +187,26 @@ def read_findings(path: Path) -> Findings:
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: no scores ({error}); run `leakwatt judge` first") from error
     return parse(Findings, table, where=path.name)
+
+
+def summarise_all(scores: Sequence[LeakageScore], *, names: Sequence[str]) -> tuple[Summary, ...]:
+    """Every metric over all rounds, then over each round that has a victim.
+
+    Args:
+        scores: of all metrics.
+        names: of the metrics.
+    """
+    rounds = (None, *sorted({score.ticket.round for score in scores}))
+    return tuple(
+        summarise(
+            [s for s in scores if s.metric == name and of_round in (None, s.ticket.round)],
+            metric=METRICS.get(name),
+            name=name,
+            of_round=of_round,
+        )
+        for name in names
+        for of_round in rounds
+    )
 
 
 def summarise(

@@ -18,7 +18,7 @@ from fedcore.ground_truth import JudgeKey, VictimRecord, open_record
 from fedcore.layout import PrivateFolder, RunFolder
 from fedcore.types import LeakageScore, Missing, Reconstruction, Ticket
 from testbed.baselines import Auxiliary, Guess, Pool, check_disjoint
-from testbed.findings import Findings, summarise
+from testbed.findings import Findings, summarise_all
 from testbed.metrics import METRICS, Metric
 from testbed.pictures import Picture, write_pictures
 from testbed.provenance import own_version
@@ -128,16 +128,7 @@ def _judge_arm(
         caveat=_caveat(cases, seed=experiment.seed),
         attempts=tuple(attempt_of(case) for case in cases),
         scores=tuple(scores),
-        summaries=tuple(
-            summarise(
-                [s for s in scores if s.metric == name and of_round in (None, s.ticket.round)],
-                metric=metric,
-                name=name,
-                of_round=of_round,
-            )
-            for name, metric in metrics.items()
-            for of_round in (None, *sorted({case.ticket.round for case in cases}))
-        ),
+        summaries=summarise_all(scores, names=tuple(metrics)),
     )
     findings.write(run.scores_file(run_id))
     return findings

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from aggregator.records import AcceptedUpdate, AuditRow, ClientRow, ClosedRound, StoreReader
 from fedcore.config import Arm, Experiment
-from fedcore.energy import EnergyReading, Evaluation, PhaseRecord, PhaseReport, WindowRecord
+from fedcore.energy import Evaluation, PhaseReport
 from fedcore.errors import RunError
 from fedcore.layout import RunFolder
 from fedcore.reconstructions import read_reconstructions
 from fedcore.types import Missing, Reconstruction, Ticket
 from testbed.costs import RoundCost, round_cost
 from testbed.exposure import Exposure, read_exposures
-from testbed.findings import Attempt, Findings, read_findings
+from testbed.findings import Findings, read_findings
 from testbed.statistics import Share, share_with_interval
-from testbed.tables import Format, Table, table_of, write_table
 
 __all__ = [
     "Accuracy",
     "ArmResults",
-    "ConditionsRow",
-    "EvaluationRow",
-    "PhaseRow",
-    "ReadingRow",
     "Results",
-    "ScoreRow",
     "accepted_updates",
     "answers_of",
-    "export",
     "load_results",
 ]
-
-
-T = TypeVar("T")
-V = TypeVar("V")
-
-_Records = Sequence[tuple[PhaseReport, Sequence[PhaseRecord | WindowRecord]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +61,18 @@ class ArmResults:
     findings: Findings | Missing
     exposures: tuple[Exposure, ...] = ()
 
+    def of_clients(self, clients: Collection[str]) -> ArmResults:
+        """What some of its clients left behind; rounds and their time are everybody's."""
+        found = self.findings
+        return replace(
+            self,
+            updates=tuple(u for u in self.updates if u.ticket.client_id in clients),
+            reports=tuple(r for r in self.reports if r.ticket.client_id in clients),
+            reconstructions=tuple(r for r in self.reconstructions if r.ticket.client_id in clients),
+            findings=found if isinstance(found, Missing) else found.of_clients(clients),
+            exposures=tuple(e for e in self.exposures if e.ticket.client_id in clients),
+        )
+
     @functools.cached_property
     def costs(self) -> Mapping[Ticket, RoundCost]:
         """What each update's making cost, by ticket; rounds that only evaluate have no update."""
@@ -104,86 +101,6 @@ class Results:
     arms: tuple[ArmResults, ...]
     audit: tuple[AuditRow, ...]
     clients: tuple[ClientRow, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhaseRow:
-    """One phase, or a window around phases, for export.
-
-    The two energies are of different kinds and never added.
-    """
-
-    ticket: Ticket
-    attempt: int
-    position: int
-    phase: str
-    start_mono_ns: int
-    duration_s: float
-    cpu_s: float
-    n_measured_rails: int | Missing
-    modelled_energy_j: float | Missing
-    modelled_low_j: float | Missing
-    modelled_high_j: float | Missing
-    modelled_by: str | Missing
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadingRow:
-    """One rail's measured energy in one phase, for export; see `EnergyReading`."""
-
-    ticket: Ticket
-    attempt: int
-    position: int
-    phase: str
-    measured_energy_j: float
-    measured_uncertainty_j: float
-    duration_s: float
-    rail: str
-    boundary: str
-    method: str
-    coverage: float
-    n_samples: int
-    longest_gap_s: float
-    meter: str
-    flags: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConditionsRow:
-    """How a client's machine was at the begin and end of a round, for export."""
-
-    ticket: Ticket
-    attempt: int
-    start_hottest_c: float | Missing
-    end_hottest_c: float | Missing
-    start_throttling: Mapping[str, int] | Missing
-    end_throttling: Mapping[str, int] | Missing
-    start_clock_hz: tuple[int, int] | Missing
-    end_clock_hz: tuple[int, int] | Missing
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRow:
-    """One client's evaluation of a round's incoming weights, for export."""
-
-    ticket: Ticket
-    n_correct: int
-    n_examples: int
-    mean_loss: float | Missing
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreRow:
-    """One metric of one victim beside its baselines, for export."""
-
-    ticket: Ticket
-    attack: str
-    metric: str
-    value: float | Missing
-    oracle: float | Missing
-    noise: float | Missing
-    mean_image: float | Missing
-    class_mean: float | Missing
 
 
 def accepted_updates(run: RunFolder, run_id: str) -> list[AcceptedUpdate]:
@@ -226,12 +143,6 @@ def load_results(run: RunFolder) -> Results:
         )
 
 
-def export(run: RunFolder, *, format: Format, out: Path) -> list[Path]:
-    """Write every table of a run into a folder; each has the ticket's columns to join on."""
-    results = load_results(run)
-    return [write_table(table, format=format, out=out) for table in _tables(results)]
-
-
 def _load_arm(
     run: RunFolder, experiment: Experiment, arm: Arm, *, store: StoreReader
 ) -> ArmResults:
@@ -267,122 +178,4 @@ def _pooled(evaluations: Sequence[Evaluation]) -> Share | Missing:
     return share_with_interval(
         sum(found.n_correct for found in evaluations),
         sum(found.n_examples for found in evaluations),
-    )
-
-
-def _tables(results: Results) -> list[Table]:
-    arms = results.arms
-    found = [arm.findings for arm in arms if isinstance(arm.findings, Findings)]
-    reports = [report for arm in arms for report in arm.reports]
-    phases = [(report, report.phases) for report in reports]
-    around = [(r, r.surroundings.windows) for r in reports if r.surroundings is not None]
-    evaluations = [
-        EvaluationRow(ticket=report.ticket, **vars(report.evaluation))
-        for arm in arms
-        for report in arm.reports
-        if report.evaluation is not None
-    ]
-    scores = [
-        ScoreRow(
-            ticket=score.ticket,
-            attack=score.attack,
-            metric=score.metric,
-            value=score.value,
-            oracle=score.oracle,
-            noise=score.baselines["noise"],
-            mean_image=score.baselines["mean-image"],
-            class_mean=score.baselines["class-mean"],
-        )
-        for findings in found
-        for score in findings.scores
-    ]
-    attempts = [attempt for findings in found for attempt in findings.attempts]
-    return [
-        table_of("updates", AcceptedUpdate, [update for arm in arms for update in arm.updates]),
-        table_of("phases", PhaseRow, list(_phase_rows(phases))),
-        table_of("readings", ReadingRow, list(_reading_rows(phases))),
-        table_of("windows", PhaseRow, list(_phase_rows(around))),
-        table_of("window_readings", ReadingRow, list(_reading_rows(around))),
-        table_of("conditions", ConditionsRow, list(_conditions_rows(arms))),
-        table_of("evaluations", EvaluationRow, evaluations),
-        table_of("scores", ScoreRow, scores),
-        table_of("attempts", Attempt, attempts),
-        table_of("exposure", Exposure, [row for arm in arms for row in arm.exposures]),
-        table_of("rounds", ClosedRound, [closed for arm in arms for closed in arm.rounds]),
-        table_of("audit", AuditRow, results.audit),
-        table_of("clients", ClientRow, results.clients),
-    ]
-
-
-def _conditions_rows(arms: Sequence[ArmResults]) -> Iterator[ConditionsRow]:
-    for report in (report for arm in arms for report in arm.reports):
-        if (found := report.surroundings) is not None:
-            yield ConditionsRow(
-                ticket=report.ticket,
-                attempt=report.attempt,
-                start_hottest_c=found.start.hottest_c,
-                end_hottest_c=found.end.hottest_c,
-                start_throttling=found.start.throttling,
-                end_throttling=found.end.throttling,
-                start_clock_hz=found.start.clock_hz,
-                end_clock_hz=found.end.clock_hz,
-            )
-
-
-def _phase_rows(records: _Records) -> Iterator[PhaseRow]:
-    for report, position, name, record in _numbered(records):
-        yield PhaseRow(
-            ticket=report.ticket,
-            attempt=report.attempt,
-            position=position,
-            phase=name,
-            start_mono_ns=record.start_mono_ns,
-            duration_s=record.duration_s,
-            cpu_s=record.cpu_s,
-            n_measured_rails=_or_missing(record.measured, len),
-            modelled_energy_j=_or_missing(record.modelled, lambda energy: energy.energy_j),
-            modelled_low_j=_or_missing(record.modelled, lambda energy: energy.low_j),
-            modelled_high_j=_or_missing(record.modelled, lambda energy: energy.high_j),
-            modelled_by=_or_missing(record.modelled, lambda energy: energy.model),
-        )
-
-
-def _reading_rows(records: _Records) -> Iterator[ReadingRow]:
-    for report, position, name, record in _numbered(records):
-        for reading in () if isinstance(record.measured, Missing) else record.measured:
-            yield _reading_row(report, position, name, reading)
-
-
-def _numbered(
-    records: _Records,
-) -> Iterator[tuple[PhaseReport, int, str, PhaseRecord | WindowRecord]]:
-    for report, those in records:
-        for position, record in enumerate(those):
-            name = record.phase.value if isinstance(record, PhaseRecord) else record.name
-            yield report, position, name, record
-
-
-def _or_missing(value: T | Missing, read: Callable[[T], V]) -> V | Missing:
-    return value if isinstance(value, Missing) else read(value)
-
-
-def _reading_row(
-    report: PhaseReport, position: int, phase: str, reading: EnergyReading
-) -> ReadingRow:
-    return ReadingRow(
-        ticket=report.ticket,
-        attempt=report.attempt,
-        position=position,
-        phase=phase,
-        measured_energy_j=reading.energy_j,
-        measured_uncertainty_j=reading.uncertainty_j,
-        duration_s=reading.duration_s,
-        rail=reading.rail,
-        boundary=reading.boundary.value,
-        method=reading.method,
-        coverage=reading.coverage,
-        n_samples=reading.n_samples,
-        longest_gap_s=reading.longest_gap_s,
-        meter=reading.meter,
-        flags=reading.flags,
     )

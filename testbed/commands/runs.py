@@ -77,8 +77,8 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from testbed.exports import export
     from testbed.folders import find_run
-    from testbed.results import export
 
     for path in export(find_run(args.run, runs=args.runs), format=args.format, out=args.out):
         sys.stdout.write(f"{path}\n")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fedcore.types import Missing
+from testbed.exports import export
 from testbed.judge import judge
-from testbed.results import export, load_results
+from testbed.results import load_results
 from testbed.statistics import Share
 
 

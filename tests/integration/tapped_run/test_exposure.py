@@ -14,9 +14,10 @@ from fedcore.ground_truth import JudgeKey
 from fedcore.layout import PrivateFolder
 from fedcore.types import Missing, Ticket
 from testbed.cli import main
+from testbed.exports import export
 from testbed.exposing import expose
 from testbed.exposure import Exposure, read_exposures
-from testbed.results import accepted_updates, export, load_results
+from testbed.results import accepted_updates, load_results
 
 SEALED_ROUND, UNSEALED_ROUND, OTHER_ROUND = 0, 1, 2  # the attack's victims are of 0 and 1
 
