@@ -1,12 +1,13 @@
 """A client without torch: how fast its graphs train, and whether they compute what torch does.
 
-    python -m benchmarks.edge speed              one core, beside torch, snnTorch, SpikingJelly
-    python -m benchmarks.edge parity [MODEL...]  all cases of `benchmarks.edge_parity`, half an hour
+    python -m benchmarks.edge speed                            on one core, beside its peers
+    python -m benchmarks.edge parity [MODEL...] [--every N]    `benchmarks.edge_parity`
 
-`speed` takes training steps of a spiking convnet (28x28, 12 and 12 channels, 8 steps, batch 16).
-The four take turns, so that whatever else the machine does hits all alike, and processor time
-counts. `cold_s` is the wall time from the start of a new process to the end of its first step.
-Either part ends with one line `RESULT key=value ...`.
+`speed` takes training steps of a spiking convnet (28x28, 12 and 12 channels, 8 steps, batch 16) in
+onnxruntime, torch, snnTorch and SpikingJelly. The four take turns, so that whatever else the machine
+does hits all alike, and processor time counts. `cold_s` is the wall time from the start of a new
+process to the end of its first step. `parity` without --every takes a core half an hour. Either
+part ends with one line `RESULT key=value ...`.
 """
 
 from __future__ import annotations
@@ -55,12 +56,13 @@ def main() -> None:
     parts.add_parser("speed").add_argument("--turns", type=int, default=40)
     chosen = parts.add_parser("parity")
     chosen.add_argument("models", nargs="*", metavar="MODEL", help="only these")
+    chosen.add_argument("--every", type=int, default=1, help="only each n-th network")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.part == "speed":
         speed(turns=args.turns)
     else:
-        compare(args.models or MODELS.names())
+        compare(args.models or MODELS.names(), every=args.every)
 
 
 def speed(*, turns: int) -> None:
