@@ -4,10 +4,10 @@
     python -m benchmarks.edge parity [MODEL...] [--every N]    `benchmarks.edge_parity`
 
 `speed` takes training steps of a spiking convnet (28x28, 12 and 12 channels, 8 steps, batch 16) in
-onnxruntime, torch, snnTorch and SpikingJelly. The four take turns, so that whatever else the machine
-does hits all alike, and processor time counts. `cold_s` is the wall time from the start of a new
-process to the end of its first step. `parity` without --every takes a core half an hour. Either
-part ends with one line `RESULT key=value ...`.
+onnxruntime, torch, snnTorch and SpikingJelly. The four take turns, so that whatever else the
+machine does hits all alike, and processor time counts. `cold_s` is the wall time from the start of
+a new process to the end of its first step. `parity` without --every takes a core half an hour.
+Either part ends with one line `RESULT key=value ...`.
 """
 
 from __future__ import annotations

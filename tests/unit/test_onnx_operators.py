@@ -40,6 +40,7 @@ POINTWISE = {
     "comparisons": lambda x: (x > 0).to(x.dtype) + 2 * (x <= 0.4) + 4 * (x != 1) + 8 * (x == 1),
     "extremes": lambda x: torch.maximum(x, -x) + torch.minimum(x, 2 * x),
     "smooth": lambda x: x.sigmoid() + x.tanh() + F.softplus(x) + F.silu(x) + x.sin() + x.cos(),
+    "quotients": lambda x: x / (1 + 5 * x.abs()) + x / (2 + 3 * x.abs()) + x / (1 + x.abs() * x),
     "itself": lambda x: (x - x) + (x + torch.zeros_like(x)) * 1,
     "whole": lambda x: (x * 3).to(torch.int64).to(x.dtype),
 }

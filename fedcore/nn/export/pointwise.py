@@ -85,7 +85,7 @@ def _short_slope(graph: Graph, out: Meta, a: Value, b: Value) -> Value | None:
     total = graph.made(quotient[1], by="Add") if quotient else ()
     product = graph.made(total[0], by="Mul") if total else ()
     size = graph.made(product[0], by="Abs") if product else ()
-    if not size:
+    if not size or total[1] != graph.number(1, out.dtype).name:
         return None
     (g, d), k, (x,) = quotient, product[1], size
     long = graph.node("Neg", g)
