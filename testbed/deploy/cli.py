@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="leakwatt deploy",
         description="Clients onto boards, over SSH with Ansible. See docs/boards.md.",
     )
+    parser.set_defaults(check=False, lines=0)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, (_, text) in _ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text)
@@ -177,7 +178,9 @@ def _parser() -> argparse.ArgumentParser:
         add("boards", type=Path, nargs="?", default=_BESIDE, help="boards file (%(default)s)")
         add_folders(action)
         add("--only", action="append", default=[], metavar="CLIENT", help="may be repeated")
-        add("--check", action="store_true", help="dry run: tell what would change")
         add("--ask", action="store_true", help="ask for the password that sudo wants on the boards")
-        add("--lines", type=int, default=20, metavar="N", help="of logs (%(default)s)")
+        if name in ("up", "update", "remove"):
+            add("--check", action="store_true", help="dry run: tell what would change")
+        if name == "logs":
+            add("--lines", type=int, default=20, metavar="N", help="of each (%(default)s)")
     return parser

@@ -69,4 +69,4 @@ def play(
     if done.returncode:
         said = (done.stdout or b"").decode(errors="replace")
         faults = " | ".join(match.group() for match in _FAULT.finditer(said))
-        raise RunError(f"deploy {name}: {faults or 'a board failed, see above'}")
+        raise RunError(f"deploy: {faults or 'a board failed, see above'}")

@@ -286,6 +286,24 @@ def test_bad_input_ends_before_anything_is_touched(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", ["", "up", "status", "logs", "collect", "update", "remove"])
+def test_every_action_explains_itself(words: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["deploy", *words.split(), "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("usage: leakwatt deploy")
+    assert not shown.err
+
+
+@pytest.mark.parametrize("words", ["status --check", "up --lines 3", "collect --check"])
+def test_what_only_looks_has_no_dry_run(words: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["deploy", *words.split()])
+    assert stop.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
 def tomls(path: Path, board: dict[str, Any]) -> Path:
     """One board, whose tables are written as TOML's."""
     meter = board.pop("meter", None)
