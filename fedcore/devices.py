@@ -97,6 +97,8 @@ class Deployment:
         agreements: with the trained form.
         operations: of its run, per layer and example, or why they are unknown.
         versions: of the packages that ran it.
+        failed: why it did not run to its end; nothing is compared then, and n_examples is 0. It is
+            "" for a form that did run.
     """
 
     form: str
@@ -107,6 +109,7 @@ class Deployment:
     agreements: tuple[Agreement, ...]
     operations: tuple[LayerCount, ...] | Missing
     versions: Mapping[str, str] = field(default_factory=dict)
+    failed: str = ""
 
     @property
     def contradictions(self) -> tuple[Agreement, ...]:

@@ -86,4 +86,11 @@ def _onnx_refusal(model: ModelSpec, training: Training, defences: Sequence[Choic
     return refusal(model, training, defences)
 
 
-_REFUSALS: dict[str, Refusal] = {"onnx": _onnx_refusal}
+def _lava_refusal(model: ModelSpec, training: Training, defences: Sequence[Choice]) -> str | None:
+    from edge_client.backends.lava.limits import refusal
+
+    del training, defences  # as in torch
+    return refusal(model)
+
+
+_REFUSALS: dict[str, Refusal] = {"lava": _lava_refusal, "onnx": _onnx_refusal}

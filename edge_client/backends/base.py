@@ -111,6 +111,7 @@ class Backend(Protocol):
 BACKENDS: Registry[Callable[..., Backend]] = Registry(
     "backend",
     {
+        "lava": "edge_client.backends.lava.backend:LavaBackend",
         "onnx": "edge_client.backends.onnx_backend:OnnxBackend",
         "torch": "edge_client.backends.torch_backend:TorchBackend",
     },

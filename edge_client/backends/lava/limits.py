@@ -1,0 +1,30 @@
+"""What can be a network of SLAYER's and of a chip. Asked where runs are planned: without lava."""
+
+from __future__ import annotations
+
+from fedcore.errors import ConfigError
+from fedcore.nn.models import build
+from fedcore.nn.neurons.slayer_cuba import SlayerCuba
+from fedcore.plan import ModelSpec
+
+__all__ = ["refusal"]
+
+
+def refusal(model: ModelSpec) -> str | None:
+    """What keeps a client from training a model with SLAYER, in one line; None if nothing does.
+
+    Args:
+        model: as the defences have it.
+    """
+    if not model.spiking or model.neuron.name != "slayer-cuba":
+        found = f"neuron {model.neuron.name!r}" if model.spiking else "no spiking neurons"
+        return f"model {model.name!r} has {found}; SLAYER trains 'slayer-cuba' only"
+    try:
+        build(model)
+        neuron = SlayerCuba(model.neuron)
+        neuron.slayer_parameters()
+    except ConfigError as error:
+        return str(error)
+    if not neuron.options.quantise_weights:
+        return "quantise_weights is false, and a chip has no weights but those of 8 bits"
+    return None
