@@ -254,13 +254,16 @@ def _in_order(
             return some, ordering
         orderings.append(ordering)
     guess = factors.frames[orderings[0].frames[0]]
-    if evidence is not None:
-        fit = likeliest(guess, evidence)
-        is_told = evidence.explained_by(fit)
-    elif n_examples == 1 and len(guess) <= MAX_FRAMES:
+    fit, is_told = None, False
+    if n_examples == 1 and len(guess) <= MAX_FRAMES:
         fit = obeying(guess, slopes, layer=layer)
-        is_told = fit.residual <= factors.noise
-    else:
+        is_told = evidence.explained_by(fit) if evidence else fit.residual <= factors.noise
+    if evidence is not None and not is_told:
+        inferred = likeliest(guess, evidence)
+        is_told = evidence.explained_by(inferred)
+        if fit is None or is_told or inferred.residual < fit.residual:
+            fit = inferred
+    if fit is None:
         return factors, None
     found = factors.with_frames(fit.frames, fit.atoms, residual=fit.residual)
     in_time = np.arange(len(guess))[np.newaxis]
