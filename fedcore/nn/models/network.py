@@ -189,9 +189,9 @@ class Network(nn.Module):
         bare = (*_SYNAPSES, nn.Flatten, Spiking)
         odd = [name for name, layer in self.named_children() if not isinstance(layer, bare)]
         if odd or not isinstance(last, Spiking):
+            found = f"has {', '.join(odd)}" if odd else "ends without it"
             raise ConfigError(
                 f"neuron {self.spec.neuron.name!r} stands behind bare convolutions and dense "
-                f"layers, the readout too; model {self.spec.name!r} "
-                f"{'has ' + ', '.join(odd) if odd else 'ends without it'}; choose a model without "
-                "pooling, normalisation and bottleneck, and readout 'spike_count'"
+                f"layers, the readout too; model {self.spec.name!r} {found}; choose a model "
+                "without pooling, normalisation and bottleneck, and readout 'spike_count'"
             )
