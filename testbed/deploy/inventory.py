@@ -104,7 +104,10 @@ def _wanted(
     package: Path | str,
 ) -> dict[str, Any]:
     needs = needs_of(board.meter or experiment.hardware.meter)
-    extras = ",".join((board.extra, *needs.extras))
+    own = (
+        () if board.torch else (board.extra,)
+    )  # a torch of one's own may be older than the extra's
+    extras = ",".join((*own, *needs.extras))
     is_wheel = isinstance(package, Path)
     return {
         "leakwatt_client": board.client,

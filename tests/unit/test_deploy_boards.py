@@ -185,6 +185,16 @@ def test_a_meter_gets_its_extra_its_group_and_its_options(
     assert config.aggregator == "10.0.0.1:7443"
 
 
+def test_a_torch_of_ones_own_replaces_the_extra_that_asks_for_a_newer_one(
+    prepared: tuple[Experiment, PrivateFolder], tmp_path: Path
+) -> None:
+    for meter, requirement in (("null", "leakwatt[]==1.2"), ("nvml", "leakwatt[nvml]==1.2")):
+        board = {"torch": "/opt/torch.whl", "meter": {"name": meter}}
+        host = hosts_of(load_boards(tomls(tmp_path, board)), *prepared)["client-0"]
+        assert host["leakwatt_requirement"] == requirement
+        assert host["leakwatt_torch"] == "/opt/torch.whl"
+
+
 def test_several_meters_get_what_each_needs(
     prepared: tuple[Experiment, PrivateFolder], tmp_path: Path
 ) -> None:
