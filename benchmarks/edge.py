@@ -2,12 +2,13 @@
 
     python -m benchmarks.edge speed                            on one core, beside its peers
     python -m benchmarks.edge parity [MODEL...] [--every N]    `benchmarks.edge_parity`
+    python -m benchmarks.edge client                           `benchmarks.edge_client`
 
 `speed` takes training steps of a spiking convnet (28x28, 12 and 12 channels, 8 steps, batch 16) in
 onnxruntime, torch, snnTorch and SpikingJelly. The four take turns, so that whatever else the
 machine does hits all alike, and processor time counts. `cold_s` is the wall time from the start of
 a new process to the end of its first step. `parity` without --every takes a core half an hour.
-Either part ends with one line `RESULT key=value ...`.
+Every part ends with one line `RESULT key=value ...`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.edge_client import measure_clients
 from benchmarks.edge_parity import compare
 from benchmarks.edge_peers import SnnTorch, SpikingJelly, gradient_by
 from edge_client.backends.onnx_backend import OnnxBackend
@@ -57,10 +59,13 @@ def main() -> None:
     chosen = parts.add_parser("parity")
     chosen.add_argument("models", nargs="*", metavar="MODEL", help="only these")
     chosen.add_argument("--every", type=int, default=1, help="only each n-th network")
+    parts.add_parser("client").add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.part == "speed":
         speed(turns=args.turns)
+    elif args.part == "client":
+        measure_clients(turns=args.turns)
     else:
         compare(args.models or MODELS.names(), every=args.every)
 
