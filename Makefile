@@ -6,6 +6,7 @@
 #   make test-bare       set up .venv-bare as a board has it (Python 3.10, no torch), run what runs there
 #   make setup-lava      set up .venv-lava, where lava-dl's SLAYER and Lava's simulation run (Python 3.10)
 #   make test-lava       there: the tests marked lava, and a client's torch code on lava-dl's torch 2.3
+#   make test-deploy     set up .venv-deploy, put a client onto a container with systemd and SSH, and take it away
 #
 # PYTHON       the interpreter to set up with (3.11 or newer for make test)
 # BARE_PYTHON  the interpreter of make test-bare
@@ -22,7 +23,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and
 	"Leakwatt needs Python 3.11 or newer here: make PYTHON=python3.11 ...")'
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help demo test test-compose test-bare setup-lava test-lava clean
+.PHONY: help demo test test-compose test-bare setup-lava test-lava test-deploy clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -61,6 +62,15 @@ test-bare: .venv-bare/.ready
 	.venv-bare/bin/python $(PIP_INSTALL) --editable . pytest pytest-timeout hypothesis
 	touch $@
 
+test-deploy: .venv-deploy/.ready
+	TORCH_INDEX=$(TORCH_INDEX) .venv-deploy/bin/python tests/board/deploy.py
+
+.venv-deploy/.ready: pyproject.toml deploy/constraints.txt
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/python $(PIP_INSTALL) --constraint deploy/constraints.txt --editable '.[edge-torch,data,deploy]'
+	touch $@
+
 setup-lava: .venv-lava/.ready
 
 test-lava: .venv-lava/.ready
@@ -74,4 +84,4 @@ test-lava: .venv-lava/.ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-test .venv-bare .venv-lava build dist
+	rm -rf .venv .venv-test .venv-bare .venv-lava .venv-deploy build dist
