@@ -60,7 +60,7 @@ class LavaBackend(TorchBackend):
         _, trained = self._trains(inputs)
         exported = self._network.export(self._params)
         begin_s = time.perf_counter()
-        chip = simulate(exported.hdf5, inputs)
+        chip = exported.obstacle or simulate(exported.hdf5, inputs)
         duration_s = time.perf_counter() - begin_s
         if isinstance(chip, Missing):
             log.error("no simulation of the chip", extra={"why": chip.why})

@@ -19,7 +19,7 @@ __all__ = ["INPUTS_FILE", "NETWORK_FILE", "SPIKES_FILE", "simulate"]
 
 NETWORK_FILE, INPUTS_FILE, SPIKES_FILE = "network.net", "inputs.npy", "spikes.npz"
 
-_TIMEOUT_S = 100.0  # a start takes 10 s, 16 examples of 32 steps one more
+_TIMEOUT_S = 300.0  # a start takes 10 s, or minutes on a busy board; 512 steps then 2 s
 
 
 def simulate(

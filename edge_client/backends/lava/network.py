@@ -18,7 +18,7 @@ from fedcore.nn.models import build
 from fedcore.nn.models.network import Network, Run
 from fedcore.nn.neurons.slayer_cuba import SlayerCuba
 from fedcore.plan import ModelSpec
-from fedcore.types import TensorMap
+from fedcore.types import Missing, TensorMap
 from hardware.opcount import LayerTable
 
 __all__ = ["Exported", "SlayerNetwork"]
@@ -34,6 +34,14 @@ class Exported(NamedTuple):
 
     hdf5: bytes
     layers: tuple[LayerTable, ...]
+
+    @property
+    def obstacle(self) -> Missing | None:
+        """Why netx cannot load it: it divides by the largest weight."""
+        silent = [layer.name for layer in self.layers if not layer.weight.any()]
+        if not silent:
+            return None
+        return Missing(why=f"every weight of {', '.join(silent)} is 0 at 8 bits")
 
 
 class SlayerNetwork(Network):
