@@ -24,6 +24,7 @@ __all__ = ["inventory", "plan", "unit_line"]
 STATE = "/var/lib/leakwatt"
 PULSE = "/run/leakwatt/pulse"
 _CLIENT = "/opt/leakwatt/venv/bin/leakwatt-client"
+_OF_ACCELERATORS = ("video", "render")  # as a Jetson's devices are
 _SETTINGS = "/opt/leakwatt/client/client.toml"
 
 
@@ -104,6 +105,9 @@ def _wanted(
     package: Path | str,
 ) -> dict[str, Any]:
     needs = needs_of(board.meter or experiment.hardware.meter)
+    groups = dict.fromkeys(needs.groups)
+    if experiment.device_of(board.client).accelerator:
+        groups.update(dict.fromkeys(_OF_ACCELERATORS))
     own = (
         () if board.torch else (board.extra,)
     )  # a torch of one's own may be older than the extra's
@@ -120,7 +124,7 @@ def _wanted(
         "leakwatt_python": board.python,
         "leakwatt_torch": board.torch,
         "leakwatt_index": boards.index,
-        "leakwatt_groups": list(needs.groups),
+        "leakwatt_groups": list(groups),
         "leakwatt_udev": list(needs.udev),
         "leakwatt_capabilities": list(needs.capabilities),
     }

@@ -195,6 +195,17 @@ def test_a_torch_of_ones_own_replaces_the_extra_that_asks_for_a_newer_one(
         assert host["leakwatt_torch"] == "/opt/torch.whl"
 
 
+def test_an_accelerator_gets_the_groups_of_its_devices(
+    prepared: tuple[Experiment, PrivateFolder], tmp_path: Path
+) -> None:
+    orin = {"name": "orin", "clients": ["client-0"], "accelerator": "cuda"}
+    with_cuda = parse_experiment({"name": "lab", "n_clients": 2, "devices": [orin]}, where="test")
+    file = tomls(tmp_path, {"meter": {"name": "null"}})
+    for experiment, groups in ((prepared[0], []), (with_cuda, ["video", "render"])):
+        host = hosts_of(load_boards(file), experiment, prepared[1])["client-0"]
+        assert host["leakwatt_groups"] == groups
+
+
 def test_several_meters_get_what_each_needs(
     prepared: tuple[Experiment, PrivateFolder], tmp_path: Path
 ) -> None:
