@@ -1,7 +1,7 @@
 """The CUBA neuron of SLAYER, as lava-dl 0.6.0 computes it for Loihi, in plain torch.
 
-A current charges the membrane. Both are whole numbers of 1/4096, and whatever is multiplied is
-rounded to zero (trunc), so that SLAYER, Lava's simulation and the chip agree on every spike:
+A current charges the membrane. Both are whole numbers of 1/4096, and what is multiplied is rounded
+to zero (trunc), so that SLAYER, Lava's simulation and the chip agree on every spike:
 
     i[t] = trunc(i[t-1] keep_i / 4096) + trunc(4096 I[t])      current, from the synapses' I
     v[t] = trunc(r[t-1] keep_v / 4096) + i[t]                  charge
@@ -19,8 +19,8 @@ sharpness = 1 / (100 tau_grad threshold); attackers may take others.
 The synapses in front multiply by the weights rounded to whole numbers of 1/32 in [-4, 127/32]
 (8 bits); gradients pass the rounding and stop at weights out of range. They have no bias.
 
-float32 holds currents and membranes exactly below 4096, which is 2^24 steps of 1/4096; a chip holds
-no more either.
+SLAYER counts in 64 bits but passes currents on in float32, exact below 4096; a chip counts in 24
+bits, so that beyond 2048 currents wrap and membranes stop.
 """
 
 from __future__ import annotations
