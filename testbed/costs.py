@@ -101,6 +101,13 @@ class MeanEnergy:
     source: str
     flags: tuple[str, ...] = ()
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What stands beside the joules: flags, and of how many client-rounds they are not all."""
+        if not self.n_missing:
+            return self.flags
+        return (*self.flags, f"{self.n} of {self.n + self.n_missing} client-rounds")
+
 
 def round_cost(report: PhaseReport) -> RoundCost:
     """Sum the work phases of one client's round."""

@@ -119,7 +119,7 @@ def _price(
         value_j=energy.value_j / units,
         low_j=energy.low_j / high,
         high_j=energy.high_j / low if low > 0 else math.inf,
-        flags=energy.flags,
+        flags=energy.marks,
     )
 
 
@@ -129,8 +129,19 @@ def _per_round(arm: ArmResults, energy: MeanEnergy | Missing) -> Price | Missing
         return energy
     if any(flag.startswith("shared(") for flag in energy.flags):
         return Missing(why="the clients share one meter, whose readings are never added")
+    if unknown := _without(arm, energy.kind):
+        why = (
+            f"no {energy.kind} energy of {', '.join(unknown)}, and no other client's stands for it"
+        )
+        return Missing(why=why)
     n_rounds = len({ticket.round for ticket in arm.costs})
     return _price("round", energy, n_rounds / len(arm.costs))
+
+
+def _without(arm: ArmResults, kind: Literal["measured", "modelled"]) -> list[str]:
+    """Clients that have no such energy in any round."""
+    known = {t.client_id for t, c in arm.costs.items() if not isinstance(getattr(c, kind), Missing)}
+    return sorted({ticket.client_id for ticket in arm.costs} - known)
 
 
 def _per_sample(arm: ArmResults, energy: MeanEnergy | Missing) -> Price | Missing:

@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import TypeVar
 
 from aggregator.records import AcceptedUpdate, AuditRow, ClientRow, ClosedRound
+from fedcore.devices import Agreement
 from fedcore.energy import EnergyReading, PhaseRecord, PhaseReport, WindowRecord
 from fedcore.layout import RunFolder
+from fedcore.operations import LayerCount
 from fedcore.types import Missing, Ticket
+from testbed.by_device import DeviceResults, by_device, contradiction, deployments
+from testbed.costs import mean_measured, mean_modelled
 from testbed.exposure import Exposure
 from testbed.findings import Attempt, Findings
 from testbed.results import ArmResults, Results, load_results
+from testbed.statistics import Estimate
 from testbed.tables import Format, Table, table_of, write_table
 
 __all__ = [
     "ConditionsRow",
+    "DeploymentRow",
+    "DeviceRow",
     "EvaluationRow",
     "PhaseRow",
     "ReadingRow",
@@ -88,6 +95,51 @@ class ConditionsRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceRow:
+    """One device in one arm, for export; the two kinds of joules are never in one column."""
+
+    run_id: str
+    device: str
+    clients: tuple[str, ...]
+    backends: tuple[str, ...]
+    versions: tuple[str, ...]
+    n_client_rounds: int
+    accuracy: float | Missing
+    measured_energy_j: float | Missing
+    measured_low_j: float | Missing
+    measured_high_j: float | Missing
+    measured_by: str | Missing
+    measured_flags: tuple[str, ...] | Missing
+    modelled_energy_j: float | Missing
+    modelled_low_j: float | Missing
+    modelled_high_j: float | Missing
+    modelled_by: str | Missing
+    n_victims: int | Missing
+    psnr_db: float | Missing
+    psnr_noise_db: float | Missing
+    psnr_mean_image_db: float | Missing
+    success: float | Missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentRow:
+    """What a deployed form did on one client in one round, for export; see `Deployment`."""
+
+    ticket: Ticket
+    device: str
+    form: str
+    exact: bool
+    contradicts: bool
+    n_correct: int
+    n_examples: int
+    duration_s: float
+    agreements: tuple[Agreement, ...]
+    operations: tuple[LayerCount, ...] | Missing
+    versions: Mapping[str, str]
+    failed: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRow:
     """One client's evaluation of a round's incoming weights, for export."""
 
@@ -144,6 +196,7 @@ def _tables(results: Results) -> list[Table]:
         for score in findings.scores
     ]
     attempts = [attempt for findings in found for attempt in findings.attempts]
+    devices = by_device(results)
     return [
         table_of("updates", AcceptedUpdate, [update for arm in arms for update in arm.updates]),
         table_of("phases", PhaseRow, list(_phase_rows(phases))),
@@ -154,11 +207,62 @@ def _tables(results: Results) -> list[Table]:
         table_of("evaluations", EvaluationRow, evaluations),
         table_of("scores", ScoreRow, scores),
         table_of("attempts", Attempt, attempts),
+        table_of("devices", DeviceRow, [_device_row(one) for one in devices]),
+        table_of("deployments", DeploymentRow, list(_deployment_rows(devices))),
         table_of("exposure", Exposure, [row for arm in arms for row in arm.exposures]),
         table_of("rounds", ClosedRound, [closed for arm in arms for closed in arm.rounds]),
         table_of("audit", AuditRow, results.audit),
         table_of("clients", ClientRow, results.clients),
     ]
+
+
+def _device_row(one: DeviceResults) -> DeviceRow:
+    part, costs = one.part, list(one.part.costs.values())
+    measured, modelled = mean_measured(costs), mean_modelled(costs)
+    last = part.accuracies[-1].share if part.accuracies else Missing(why="not evaluated")
+    psnr = _or_missing(part.findings, lambda found: found.summary("psnr"))
+    return DeviceRow(
+        run_id=part.run_id,
+        device=one.device.name,
+        clients=one.clients,
+        backends=one.backends,
+        versions=one.versions,
+        n_client_rounds=len(costs),
+        accuracy=_or_missing(last, lambda share: share.n_yes / share.n),
+        measured_energy_j=_or_missing(measured, lambda mean: mean.value_j),
+        measured_low_j=_or_missing(measured, lambda mean: mean.low_j),
+        measured_high_j=_or_missing(measured, lambda mean: mean.high_j),
+        measured_by=_or_missing(measured, lambda mean: mean.source),
+        measured_flags=_or_missing(measured, lambda mean: mean.marks),
+        modelled_energy_j=_or_missing(modelled, lambda mean: mean.value_j),
+        modelled_low_j=_or_missing(modelled, lambda mean: mean.low_j),
+        modelled_high_j=_or_missing(modelled, lambda mean: mean.high_j),
+        modelled_by=_or_missing(modelled, lambda mean: mean.source),
+        n_victims=_or_missing(part.findings, lambda found: len(found.attempts)),
+        psnr_db=_value(_or_missing(psnr, lambda summary: summary.mean)),
+        psnr_noise_db=_value(_or_missing(psnr, lambda summary: summary.baselines["noise"])),
+        psnr_mean_image_db=_value(
+            _or_missing(psnr, lambda summary: summary.baselines["mean-image"])
+        ),
+        success=_or_missing(
+            _or_missing(psnr, lambda summary: summary.success), lambda share: share.n_yes / share.n
+        ),
+    )
+
+
+def _value(estimate: Estimate | Missing) -> float | Missing:
+    return _or_missing(estimate, lambda found: found.value)
+
+
+def _deployment_rows(devices: Sequence[DeviceResults]) -> Iterator[DeploymentRow]:
+    for one in devices:
+        for report, found in deployments(one.part):
+            yield DeploymentRow(
+                ticket=report.ticket,
+                device=one.device.name,
+                contradicts=bool(contradiction(found)),
+                **vars(found),
+            )
 
 
 def _conditions_rows(arms: Sequence[ArmResults]) -> Iterator[ConditionsRow]:

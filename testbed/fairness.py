@@ -14,10 +14,11 @@ from typing import Any
 from fedcore.energy import EnergyReading, PhaseReport
 from fedcore.layout import RunFolder
 from fedcore.types import Missing
+from testbed.by_device import DeviceResults
 from testbed.results import ArmResults, Results
 from testbed.windows import unlike_rounds
 
-__all__ = ["ALLOWED_RISE_C", "fair_run", "unlike_cards"]
+__all__ = ["ALLOWED_RISE_C", "fair_run", "unlike_cards", "unlike_devices"]
 
 ALLOWED_RISE_C = 5.0
 """Between the temperatures that two compared runs start at."""
@@ -49,6 +50,64 @@ def fair_run(results: Results) -> list[str]:
         said += _torn(arm)
     said += _disturbed(results, cards)
     return [*dict.fromkeys(said), *_unchecked(results)]
+
+
+def unlike_devices(results: Results, devices: Sequence[DeviceResults]) -> list[str]:
+    """What differs beside the networks, where devices, or arms of other clients, are compared.
+
+    Args:
+        results: of the run.
+        devices: of all its arms.
+    """
+    cards = {row.card: row.hello.get("machine_card", {}) for row in results.clients}
+    arms: dict[str, list[DeviceResults]] = {}
+    for one in devices:
+        if one.clients:
+            arms.setdefault(one.part.arm.name, []).append(one)
+    said = [text for own in arms.values() for one in own for text in _torn_device(one, cards)]
+    for arm, own in arms.items():
+        for a, b in itertools.combinations(own, 2):
+            if found := [*_unlike_setups(a, b), *unlike_cards(*_cards_of(a, b, cards))]:
+                pair = f"{a.device.name} and {b.device.name} in {arm}"
+                said.append(f"{pair} differ in {'; '.join(found)}.")
+    for (first, these), (second, those) in itertools.combinations(arms.items(), 2):
+        clients = [sorted({c for one in own for c in one.clients}) for own in (these, those)]
+        if clients[0] != clients[1]:
+            said.append(
+                f"{first} and {second} ran on different clients ({', '.join(clients[0])} and "
+                f"{', '.join(clients[1])}): what differs may be the machines, or the data."
+            )
+    return list(dict.fromkeys(said))
+
+
+def _torn_device(found: DeviceResults, cards: Mapping[str, Card]) -> Iterator[str]:
+    """Clients of one device that are not alike, or not what the experiment says."""
+    name = found.device.name
+    if found.backends and found.backends != (found.device.backend,):
+        yield (
+            f"Clients of {name} run {' and '.join(found.backends)}, while the experiment says "
+            f"{found.device.backend}."
+        )
+    machines = {report.ticket.client_id: report.machine_card for report in found.part.reports}
+    (first, card), *others = machines.items()
+    for client, its_card in others:
+        if differences := unlike_cards(cards.get(card, {}), cards.get(its_card, {})):
+            yield f"{first} and {client}, both of {name}, differ in {'; '.join(differences)}."
+
+
+def _unlike_setups(first: DeviceResults, second: DeviceResults) -> Iterator[str]:
+    backends = (", ".join(one.backends) or "unknown" for one in (first, second))
+    yield from _unlike("backend", *backends)
+    for name in ("threads", "accelerator"):
+        yield from _unlike(name, getattr(first.device, name), getattr(second.device, name))
+    yield from _unlike("link", vars(first.device.link), vars(second.device.link))
+
+
+def _cards_of(
+    first: DeviceResults, second: DeviceResults, cards: Mapping[str, Card]
+) -> tuple[Card, Card]:
+    one, other = (cards.get(f.part.reports[0].machine_card, {}) for f in (first, second))
+    return one, other
 
 
 def unlike_cards(first: Card, second: Card) -> list[str]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedcore.config import Experiment
+from fedcore.errors import RunError
 from fedcore.layout import PrivateFolder, RunFolder
+from testbed.by_device import by_device, contradictions
 from testbed.cluster import Cluster
 from testbed.disclose import disclose
 from testbed.display import Display
@@ -19,6 +21,7 @@ from testbed.judge import judge
 from testbed.oddities import tell_oddities
 from testbed.report.page import write_report
 from testbed.report.summary import summary_table, summary_text
+from testbed.results import load_results
 
 __all__ = ["Run", "open_run", "run_services", "score_and_report", "show_report", "show_summary"]
 
@@ -66,11 +69,17 @@ def score_and_report(folder: RunFolder, private: PrivateFolder, *, as_json: bool
 
 
 def show_report(folder: RunFolder, *, as_json: bool) -> None:
-    """Write the page and print the summary with its path."""
+    """Write the page and print the summary with its path.
+
+    Raises:
+        RunError: at the end, where a deployed form contradicts the trained one.
+    """
     page = write_report(folder)
     show_summary(folder, as_json=as_json)
     if not as_json:
         sys.stdout.write(f"\nreport  {page}\n")
+    if found := contradictions(by_device(load_results(folder))):
+        raise RunError(f"the run is over, and its report says why it is wrong: {' '.join(found)}")
 
 
 def show_summary(folder: RunFolder, *, as_json: bool) -> None:

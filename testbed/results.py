@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from aggregator.records import AcceptedUpdate, AuditRow, ClientRow, ClosedRound, StoreReader
@@ -16,7 +16,7 @@ from fedcore.types import Missing, Reconstruction, Ticket
 from testbed.costs import RoundCost, round_cost
 from testbed.exposure import Exposure, read_exposures
 from testbed.findings import Findings, read_findings
-from testbed.statistics import Share, share_with_interval
+from testbed.statistics import Share, share_of_all
 
 __all__ = [
     "Accuracy",
@@ -87,7 +87,11 @@ class ArmResults:
             if report.evaluation is not None:
                 by_round.setdefault(report.ticket.round, []).append(report.evaluation)
         return tuple(
-            Accuracy(round=number, share=_pooled(found), n_clients=len(found))
+            Accuracy(
+                round=number,
+                share=share_of_all([(one.n_correct, one.n_examples) for one in found]),
+                n_clients=len(found),
+            )
             for number, found in sorted(by_round.items())
         )
 
@@ -167,15 +171,4 @@ def _load_arm(
         reconstructions=answers_of(run, run_id),
         findings=findings,
         exposures=read_exposures(run, run_id),
-    )
-
-
-def _pooled(evaluations: Sequence[Evaluation]) -> Share | Missing:
-    """Sum of correct over sum of examples; clients report these numbers, so they may be wrong."""
-    for found in evaluations:
-        if not 0 <= found.n_correct <= found.n_examples:
-            return Missing(why=f"a client reported {found.n_correct} of {found.n_examples} correct")
-    return share_with_interval(
-        sum(found.n_correct for found in evaluations),
-        sum(found.n_examples for found in evaluations),
     )

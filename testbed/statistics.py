@@ -15,6 +15,7 @@ __all__ = [
     "Share",
     "clustered_mean",
     "mean_with_interval",
+    "share_of_all",
     "share_with_interval",
     "welch_difference",
 ]
@@ -137,6 +138,14 @@ def share_with_interval(n_yes: int, n: int) -> Share | Missing:
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     return Share(n_yes=n_yes, n=n, low=max(0.0, centre - reach), high=min(1.0, centre + reach))
+
+
+def share_of_all(counts: Sequence[tuple[int, int]]) -> Share | Missing:
+    """Sum of correct over sum of examples; clients report these numbers, so they may be wrong."""
+    for n_correct, n_examples in counts:
+        if not 0 <= n_correct <= n_examples:
+            return Missing(why=f"a client reported {n_correct} of {n_examples} correct")
+    return share_with_interval(sum(right for right, _ in counts), sum(n for _, n in counts))
 
 
 def _no_spread(n: int) -> Missing:

@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 from fedcore.types import Missing
 from testbed.exposure import Exposure
-from testbed.report.words import DASH, seconds_text
+from testbed.report.words import DASH, aligned, seconds_text
 
 __all__ = ["ExposureTable", "exposure_cells", "exposure_table", "exposure_text"]
 
@@ -70,15 +70,7 @@ def exposure_text(arms: Mapping[str, Sequence[Exposure]]) -> str:
     table = exposure_table(arms)
     if table is None:
         return "no update was accepted yet\n"
-    lines = [("", table.arms), *table.lines]
-    first = max(len(label) for label, _ in lines)
-    widths = [max(len(cells[i]) for _, cells in lines) for i in range(len(table.arms))]
-    rows = [
-        f"{label:<{first}}  "
-        + "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
-        for label, cells in lines
-    ]
-    return "\n".join(row.rstrip() for row in rows) + "\n"
+    return "\n".join(aligned("", table.arms, table.lines)) + "\n"
 
 
 def _mean(values: Sequence[float | Missing], *, of: str = "") -> str:

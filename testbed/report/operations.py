@@ -1,20 +1,20 @@
-"""What the arms' networks did for one example, and what published tables make of it."""
+"""What networks did for one example, and what published tables make of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from fedcore.operations import LayerCount, training_counts
 from fedcore.types import Missing
 from hardware.operations import OperationTable, operation_tables, price
+from testbed.by_device import mean_counts
 from testbed.report.words import DASH
 from testbed.results import ArmResults
 
 __all__ = ["OperationsTable", "counted", "operations_table"]
 
-_NOT_COUNTED = Missing(why="no client has counted its operations yet")
+_Counts = tuple[LayerCount, ...] | Missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,38 +22,46 @@ class OperationsTable:
     """What the page shows.
 
     Attributes:
-        arms: the columns.
-        counts: a label and one cell per arm: of one forward run.
-        prices: MODELLED energies of one forward run and of one training step, by table.
+        columns: whose networks.
+        counts: a label and one cell per column: of one forward run.
+        priced: the columns of `prices`: forward runs, then training steps where networks train.
+        prices: MODELLED energies by table.
         remarks: what each table's figures lack, by its title.
     """
 
-    arms: tuple[str, ...]
+    columns: tuple[str, ...]
     counts: tuple[tuple[str, tuple[str, ...]], ...]
-    prices: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+    priced: tuple[str, ...]
+    prices: tuple[tuple[str, tuple[str, ...]], ...]
     remarks: Mapping[str, str]
 
 
-def counted(arm: ArmResults) -> tuple[LayerCount, ...] | Missing:
+def counted(arm: ArmResults) -> _Counts:
     """Mean over the clients that counted in the arm's last round, layer by layer."""
-    found, why = [], _NOT_COUNTED
-    for report in arm.reports:
-        operations = report.surroundings.operations if report.surroundings else None
-        if isinstance(operations, Missing):
-            why = operations
-        elif operations:
-            found.append(operations)
-    return tuple(_mean(layers) for layers in zip(*found, strict=True)) if found else why
+    told = [report.surroundings.operations for report in arm.reports if report.surroundings]
+    return mean_counts([operations for operations in told if operations is not None])
 
 
-def operations_table(arms: Sequence[ArmResults]) -> OperationsTable | None:
-    """The table; None where no arm has counted anything."""
-    layers = {arm.arm.name: counted(arm) for arm in arms}
+def operations_table(
+    layers: Mapping[str, _Counts], *, trains: bool = True
+) -> OperationsTable | None:
+    """The table; None where nobody has counted anything.
+
+    Args:
+        layers: by column.
+        trains: whether to price a training step, too.
+    """
     if all(isinstance(found, Missing) for found in layers.values()):
         return None
+    runs = {f"{name}, forward": found for name, found in layers.items()}
+    if trains:
+        runs |= {
+            f"{name}, training": found if isinstance(found, Missing) else training_counts(found)
+            for name, found in layers.items()
+        }
     tables = operation_tables()
     return OperationsTable(
-        arms=tuple(layers),
+        columns=tuple(layers),
         counts=(
             ("accumulations", _cells(layers, "acs")),
             ("multiply-accumulations", _cells(layers, "macs")),
@@ -61,15 +69,9 @@ def operations_table(arms: Sequence[ArmResults]) -> OperationsTable | None:
             ("neuron updates", _cells(layers, "updates")),
             ("spikes", _cells(layers, "spikes")),
         ),
+        priced=tuple(runs),
         prices=tuple(
-            (
-                table.title,
-                tuple(_priced(found, table) for found in layers.values()),
-                tuple(
-                    _priced(found if isinstance(found, Missing) else training_counts(found), table)
-                    for found in layers.values()
-                ),
-            )
+            (table.title, tuple(_priced(found, table) for found in runs.values()))
             for table in tables
         ),
         remarks={
@@ -78,24 +80,14 @@ def operations_table(arms: Sequence[ArmResults]) -> OperationsTable | None:
     )
 
 
-def _mean(layers: Sequence[LayerCount]) -> LayerCount:
-    return replace(
-        layers[0],
-        spikes=fmean(layer.spikes for layer in layers),
-        acs=fmean(layer.acs for layer in layers),
-        macs=fmean(layer.macs for layer in layers),
-        dense=fmean(layer.dense for layer in layers),
-    )
-
-
-def _cells(layers: Mapping[str, tuple[LayerCount, ...] | Missing], name: str) -> tuple[str, ...]:
+def _cells(layers: Mapping[str, _Counts], name: str) -> tuple[str, ...]:
     return tuple(
         DASH if isinstance(found, Missing) else f"{sum(getattr(f, name) for f in found):,.0f}"
         for found in layers.values()
     )
 
 
-def _priced(layers: tuple[LayerCount, ...] | Missing, table: OperationTable) -> str:
+def _priced(layers: _Counts, table: OperationTable) -> str:
     energy = layers if isinstance(layers, Missing) else price(layers, table)
     if isinstance(energy, Missing):
         return DASH

@@ -11,9 +11,10 @@ from typing import Any
 from fedcore.layout import RunFolder
 from fedcore.strict import to_table
 from fedcore.types import Missing
+from testbed.by_device import DeviceResults, by_device, contradictions, deployed_forms
 from testbed.costs import MeanEnergy, best_energy
 from testbed.external import read_external
-from testbed.fairness import fair_run
+from testbed.fairness import fair_run, unlike_devices
 from testbed.findings import Findings
 from testbed.latency import latencies
 from testbed.metrics import METRICS
@@ -22,11 +23,12 @@ from testbed.provenance import versions
 from testbed.report import figures, words
 from testbed.report.canvas import Drawing, look_of
 from testbed.report.comparison import Comparison, compare
+from testbed.report.devices import device_gaps, device_tables, form_rows, forms_prices
 from testbed.report.exposure import exposure_table
 from testbed.report.external import external_rows
 from testbed.report.grids import Grid
-from testbed.report.operations import operations_table
-from testbed.report.plane import plane_figure
+from testbed.report.operations import counted, operations_table
+from testbed.report.plane import plane_figures
 from testbed.report.sentences import sentences
 from testbed.report.summary import summary_rows
 from testbed.report.template import template
@@ -64,19 +66,29 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
     comparisons = _comparisons(arms, pictures)
     energies = [best_energy(list(arm.costs.values())) for arm in arms]
     folder = results.folder.report / "figures"
+    devices = by_device(results)
     return {
+        "errors": contradictions(devices),
         "experiment": results.experiment,
         "experiment_json": json.dumps(to_table(results.experiment), indent=2),
         "arms": arms,
         "colours": [look_of(i).colour for i in range(len(arms))],
         "same_threat": len({arm.arm.threat for arm in arms}) == 1,
         "is_modelled": any(isinstance(e, MeanEnergy) and e.kind == "modelled" for e in energies),
-        "sentences": sentences(arms, comparisons, machines=fair_run(results)),
+        "sentences": sentences(
+            arms, comparisons, machines=[*fair_run(results), *unlike_devices(results, devices)]
+        ),
         "summary": summary_rows(results),
         "planes": [
-            plane_figure(arms, metric=metric, into=folder)
+            drawing
             for metric in _PLANES
             if any(found.summary(metric).n for found in findings)
+            for drawing in plane_figures(
+                [(arm.arm.name, arm) for arm in arms],
+                metric=metric,
+                name=f"plane-{metric}",
+                into=folder,
+            )
         ],
         "grids": [
             Grid.of(arm, found, into=folder) for arm, found in zip(arms, pictures, strict=True)
@@ -88,7 +100,8 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
             if not isinstance(found.summary("ssim").rdlv, Missing)
         ],
         "exposure": exposure_table({arm.arm.name: arm.exposures for arm in arms}),
-        "operations": operations_table(arms),
+        "operations": operations_table({arm.arm.name: counted(arm) for arm in arms}),
+        **_devices(results, devices, folder),
         "bars": list(itertools.chain.from_iterable(_bars(arm, folder) for arm in arms)),
         "phases": [row for arm in arms for row in _phase_rows(arm)],
         "external": external_rows(read_external(results.folder), arms),
@@ -106,9 +119,34 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
             }
             for row in results.clients
         ],
-        "missing": _missing_rows(results),
+        "missing": _missing_rows(results, devices),
         "versions": versions(),
     }
+
+
+def _devices(results: Results, found: Sequence[DeviceResults], folder: Path) -> dict[str, Any]:
+    """What the template shows of devices, where the experiment names any, and of their forms."""
+    present = [one for one in found if one.clients]
+    judged = [one for one in present if isinstance(one.part.findings, Findings)]
+    named = bool(results.experiment.devices)
+    return {
+        "devices": device_tables(found) if named else [],
+        "device_planes": plane_figures(
+            [(_name(one, results), one.part) for one in judged],
+            metric=_PLANES[0],
+            name="plane-devices",
+            into=folder,
+        )
+        if named and judged
+        else [],
+        "forms": form_rows([form for one in present for form in deployed_forms(one)]),
+        "forms_operations": forms_prices(present),
+    }
+
+
+def _name(one: DeviceResults, results: Results) -> str:
+    """The device, and its arm where there are several."""
+    return one.device.name + (f", {one.part.arm.name}" if len(results.arms) > 1 else "")
 
 
 def _pictures(run: RunFolder, arm: ArmResults) -> tuple[Picture, ...]:
@@ -194,10 +232,11 @@ def _phase_rows(arm: ArmResults) -> Iterator[dict[str, str]]:
         }
 
 
-def _missing_rows(results: Results) -> list[dict[str, Any]]:
+def _missing_rows(results: Results, devices: Sequence[DeviceResults]) -> list[dict[str, Any]]:
     """What is missing, why, and how often; every gap on the page is explained here."""
     counts: dict[tuple[str, str, str], int] = {}
-    for arm, what, why in _gaps(results):
+    gaps = itertools.chain(_gaps(results), device_gaps(devices))
+    for arm, what, why in gaps:
         counts[arm, what, why] = counts.get((arm, what, why), 0) + 1
     return [
         {"arm": arm, "what": what, "why": why, "n": n} for (arm, what, why), n in counts.items()

@@ -8,6 +8,7 @@ from typing import Any
 from fedcore.layout import RunFolder
 from fedcore.strict import to_table
 from fedcore.types import Missing, ThreatModel
+from testbed.by_device import by_device, contradictions
 from testbed.costs import best_energy
 from testbed.economy import UNITS, prices
 from testbed.findings import Findings
@@ -15,8 +16,10 @@ from testbed.idling import net_energies
 from testbed.latency import uncovered_share
 from testbed.metrics import METRICS
 from testbed.privacy import DELTA, guarantee
+from testbed.report.devices import device_plain, device_tables, form_rows, last_forms
 from testbed.report.words import (
     DASH,
+    aligned,
     bytes_text,
     energy_text,
     estimate_text,
@@ -36,27 +39,43 @@ _SHOWN = ("psnr", "ssim", "label-accuracy")
 
 def summary_table(run: RunFolder) -> list[dict[str, Any]]:
     """One table of plain values per arm, for scripts."""
-    return [_arm_table(arm) for arm in load_results(run).arms]
+    results = load_results(run)
+    found = by_device(results)
+    return [
+        {
+            **_arm_table(arm),
+            "contradictions": contradictions([one for one in found if one.part.arm is arm.arm]),
+            "devices": [to_table(device_plain(one)) for one in found if one.part.arm is arm.arm],
+        }
+        for arm in results.arms
+    ]
 
 
 def summary_text(run: RunFolder) -> str:
     """The summary for a terminal of 80 columns and more."""
     results = load_results(run)
-    rows = [("", [arm.arm.name for arm in results.arms]), *summary_rows(results)]
-    first = max(len(label) for label, _ in rows)
-    widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(results.arms))]
-    lines = [
-        f"{label:<{first}}  "
-        + "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
-        for label, cells in rows
-    ]
-    lines.insert(1, "-" * (first + sum(widths) + 2 * len(widths)))
+    found = by_device(results)
+    lines = [f"ERROR: {error}" for error in contradictions(found)]
+    lines += aligned("", [arm.arm.name for arm in results.arms], summary_rows(results))
+    for table in device_tables(found) if results.experiment.devices else ():
+        lines += ["", *aligned(f"by device, {table.arm}", table.devices, table.lines)]
+    for row in form_rows([form for one in found for form in last_forms(one)]):
+        lines += ["", *_form_lines(row)]
+    lines.append("")
     threats: dict[ThreatModel, list[str]] = {}
     for arm in results.arms:
         threats.setdefault(arm.arm.threat, []).append(arm.arm.name)
     for threat, names in threats.items():
         lines += [f"{', '.join(names)}:"] * (len(threats) > 1) + [threat_text(threat)]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return "\n".join(lines) + "\n"
+
+
+def _form_lines(row: Mapping[str, Any]) -> list[str]:
+    return [
+        "{form} on {device}, {arm}, round {round}: accuracy {deployed}".format(**row),
+        f"  as trained: {row['trained']}",
+        *(f"  {'ERROR: ' * is_error}{text}" for text, is_error in row["agreements"]),
+    ]
 
 
 def findings_text(findings: Findings) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fedcore.plan import Choice
 from fedcore.types import Missing, ThreatModel
 from testbed.costs import MeanEnergy
@@ -11,6 +13,7 @@ from testbed.statistics import Estimate, Share
 
 __all__ = [
     "DASH",
+    "aligned",
     "bytes_text",
     "choices_text",
     "energy_text",
@@ -91,14 +94,28 @@ def final_accuracy(arm: ArmResults) -> str:
 
 def energy_text(energy: MeanEnergy | Missing) -> str:
     """`0.31 J (0.12 to 0.68) MODELLED`; what is modelled never goes without the word."""
-    if isinstance(energy, Missing):
-        return DASH
-    return _joules(energy)
+    return DASH if isinstance(energy, Missing) else _joules(energy, energy.marks)
+
+
+def aligned(
+    corner: str, heads: Sequence[str], lines: Sequence[tuple[str, Sequence[str]]]
+) -> list[str]:
+    """A table for a terminal: labels in the first column, a rule below the heads."""
+    rows = [(corner, heads), *lines]
+    first = max(len(label) for label, _ in rows)
+    widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(heads))]
+    text = [
+        f"{label:<{first}}  "
+        + "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+        for label, cells in rows
+    ]
+    text.insert(1, "-" * (first + sum(widths) + 2 * len(widths)))
+    return [line.rstrip() for line in text]
 
 
 def price_text(price: Price | Missing) -> str:
     """`0.31 J (0.12 to 0.68) MODELLED`, of which the unit stands beside it."""
-    return DASH if isinstance(price, Missing) else _joules(price)
+    return DASH if isinstance(price, Missing) else _joules(price, price.flags)
 
 
 def seconds_text(value: float | Missing) -> str:
@@ -149,8 +166,8 @@ def threat_text(threat: ThreatModel) -> str:
     )
 
 
-def _joules(energy: MeanEnergy | Price) -> str:
-    marks = [energy.kind.upper() if energy.kind == "modelled" else energy.kind, *energy.flags]
+def _joules(energy: MeanEnergy | Price, marks: tuple[str, ...]) -> str:
+    marks = (energy.kind.upper() if energy.kind == "modelled" else energy.kind, *marks)
     digits = 2 if energy.kind == "modelled" else 3
     value, low, high = (f"{x:.{digits}g}" for x in (energy.value_j, energy.low_j, energy.high_j))
     return f"{value} J ({low} to {high}) {', '.join(marks)}"

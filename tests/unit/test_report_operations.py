@@ -43,10 +43,11 @@ def test_clients_are_averaged_layer_by_layer() -> None:
 
 
 def test_every_table_prices_forward_and_training() -> None:
-    table = operations_table([arm("snn", layers(1000.0)), arm("ann", layers(0.0, macs=1000.0))])
+    table = operations_table({"snn": layers(1000.0), "ann": layers(0.0, macs=1000.0)})
     assert table.counts[0] == ("accumulations", ("1,010", "10"))
     assert table.counts[3] == ("neuron updates", ("12", "12"))
-    prices = {title: (forward, training) for title, forward, training in table.prices}
+    assert table.priced == ("snn, forward", "ann, forward", "snn, training", "ann, training")
+    prices = {title: (cells[:2], cells[2:]) for title, cells in table.prices}
     assert len(prices) >= 3
     assert prices["45 nm, float32 arithmetic"][0] == ("0.909 nJ", "4.61 nJ")
     loihi, training = prices["Loihi (Davies 2018)"]
@@ -56,7 +57,19 @@ def test_every_table_prices_forward_and_training() -> None:
 
 
 def test_nothing_counted_is_no_table() -> None:
-    assert operations_table([arm("ann", None)]) is None
+    assert isinstance(counted(arm("ann", None)), Missing)
     why = Missing(why="layer 'odd' is not understood")
     assert counted(arm("ann", why)) == why
-    assert operations_table([arm("ann", why)]) is None
+    assert operations_table({"ann": why}) is None
+
+
+def test_what_is_not_trained_has_no_price_of_training() -> None:
+    table = operations_table({"int8": layers(1000.0)}, trains=False)
+    assert table.priced == ("int8, forward",)
+    assert all(len(cells) == 1 for _, cells in table.prices)
+
+
+def test_clients_that_counted_different_layers_have_no_mean() -> None:
+    found = counted(arm("snn", layers(100.0), layers(300.0)[:1]))
+    assert isinstance(found, Missing)
+    assert "different layers" in found.why

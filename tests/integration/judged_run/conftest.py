@@ -142,7 +142,7 @@ def _federate(
         data = plan_to_bytes(plan)
         digest = hashlib.sha256(data).hexdigest()
         store.open_round(run_id, round=number, plan=data, plan_digest=digest, weights=plan.weights)
-        for client in experiment.client_ids:
+        for client in experiment.clients_of(arm):
             ticket = Ticket(run_id=run_id, round=number, client_id=client)
             if plan.train:
                 truth = _batch(ticket, digits, batch_size=arm.training.batch_size)
