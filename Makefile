@@ -3,6 +3,7 @@
 #   make demo    set up .venv, run experiments/quickstart.toml, print the table and the report's path
 #   make test    set up .venv-test, check style, types, contracts and generated code, run the tests
 #   make test-compose    build the images, run the quickstart as containers, look for its report
+#   make test-compose-lava  the same with a fifth client on SLAYER and Lava's chip (experiments/loihi.toml)
 #   make test-bare       set up .venv-bare as a board has it (Python 3.10, no torch), run what runs there
 #   make setup-lava      set up .venv-lava, where lava-dl's SLAYER and Lava's simulation run (Python 3.10)
 #   make test-lava       there: the tests marked lava, and a client's torch code on lava-dl's torch 2.3
@@ -23,7 +24,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and
 	"Leakwatt needs Python 3.11 or newer here: make PYTHON=python3.11 ...")'
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help demo test test-compose test-bare setup-lava test-lava test-deploy clean
+.PHONY: help demo test test-compose test-compose-lava test-bare setup-lava test-lava test-deploy clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -46,7 +47,11 @@ test: .venv-test/.ready
 	.venv-test/bin/python $(PIP_INSTALL) --constraint deploy/constraints-test.txt --editable '.[test]'
 	touch $@
 
-test-compose:
+test-compose-lava: export COMPOSE_PROFILES = lava
+test-compose-lava: export LEAKWATT_EXPERIMENT = loihi.toml
+test-compose-lava: export LEAKWATT_CLIENTS = 5
+
+test-compose test-compose-lava:
 	$(COMPOSE) down --volumes
 	$(COMPOSE) build $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX))
 	$(COMPOSE) run --rm --entrypoint rm init -rf /runs/compose-test
