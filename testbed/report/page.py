@@ -64,9 +64,10 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
     arms = results.arms
     findings = [arm.findings for arm in arms if isinstance(arm.findings, Findings)]
     comparisons = _comparisons(arms, pictures)
-    energies = [best_energy(list(arm.costs.values())) for arm in arms]
     folder = results.folder.report / "figures"
     devices = by_device(results)
+    energies = [best_energy(list(one.part.costs.values())) for one in devices]
+    kinds = {energy.kind for energy in energies if isinstance(energy, MeanEnergy)}
     return {
         "errors": contradictions(devices),
         "experiment": results.experiment,
@@ -74,7 +75,8 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
         "arms": arms,
         "colours": [look_of(i).colour for i in range(len(arms))],
         "same_threat": len({arm.arm.threat for arm in arms}) == 1,
-        "is_modelled": any(isinstance(e, MeanEnergy) and e.kind == "modelled" for e in energies),
+        "is_modelled": "modelled" in kinds,
+        "is_measured": "measured" in kinds,
         "sentences": sentences(
             arms, comparisons, machines=[*fair_run(results), *unlike_devices(results, devices)]
         ),

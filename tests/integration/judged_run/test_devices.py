@@ -229,6 +229,7 @@ def test_one_devices_joules_do_not_stand_for_anothers(results: Results, source: 
     assert isinstance(per_round, Missing)
     assert "no measured energy of client-1, client-2" in per_round.why
     assert "measured, 9 of 27 client-rounds" in source
+    assert "No sensor measured some of the clients" in source
 
 
 def test_phases_stand_only_where_they_were(page: Path, cells) -> None:
