@@ -248,18 +248,9 @@ def test_why_there_is_no_simulation(fault: str) -> None:
     assert expected in deployment.failed
 
 
-@pytest.mark.parametrize(
-    ("spec", "named"),
-    [
-        (replace(MLP, spiking=False), "no spiking neurons"),
-        (replace(MLP, neuron=NeuronSpec()), "'lif'"),
-        (replace(MLP, readout="membrane_mean"), "readout 'spike_count'"),
-        (replace(MLP, neuron=replace(NEURON, surrogate="arctan")), "'exponential' only"),
-        (with_neuron(MLP, options={"quantise_weights": False}), "quantise_weights"),
-    ],
-)
-def test_what_slayer_does_not_have_is_refused_by_name(spec: ModelSpec, named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        LavaBackend().load(plan(spec), {})
+def test_what_slayer_does_not_have_is_refused() -> None:
+    """By name: tests/unit/test_lava_limits.py."""
+    with pytest.raises(ConfigError, match="backend 'lava': model 'mlp' has neuron 'lif'"):
+        LavaBackend().load(plan(replace(MLP, neuron=NeuronSpec())), {})
     with pytest.raises(ConfigError, match="CPU only"):
         LavaBackend(accelerator="cuda")
