@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -230,6 +231,12 @@ def test_a_simulation_ends_with_its_client(tmp_path: Path) -> None:
     client.kill()
     client.wait()
     assert not still_there(simulation)
+
+
+def test_without_room_there_is_no_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")
+    found = chip.simulate(b"", batch(MLP)[0])
+    assert "simulation could not be run: [Errno" in found.why
 
 
 @pytest.mark.parametrize("fault", ["analogue", "nothing", "file"])

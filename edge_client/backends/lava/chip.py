@@ -39,14 +39,16 @@ def simulate(
         return Missing(
             why="a chip's inputs are spikes, 0 or 1, and these are not; choose another encoding"
         )
-    with tempfile.TemporaryDirectory(prefix="leakwatt-chip-") as name:
-        folder = Path(name)
-        (folder / NETWORK_FILE).write_bytes(network)
-        np.save(folder / INPUTS_FILE, inputs.astype(np.uint8))
-        if failure := _run(folder, timeout_s=timeout_s):
-            return Missing(why=f"Lava's simulation {failure}")
-        trains = read_npz((folder / SPIKES_FILE).read_bytes())
-    return list(trains.values())
+    try:
+        with tempfile.TemporaryDirectory(prefix="leakwatt-chip-") as name:
+            folder = Path(name)
+            (folder / NETWORK_FILE).write_bytes(network)
+            np.save(folder / INPUTS_FILE, inputs.astype(np.uint8))
+            if failure := _run(folder, timeout_s=timeout_s):
+                return Missing(why=f"Lava's simulation {failure}")
+            return list(read_npz((folder / SPIKES_FILE).read_bytes()).values())
+    except OSError as error:  # no room on the disk, none in the memory for a process
+        return Missing(why=f"Lava's simulation could not be run: {error}")
 
 
 def _run(folder: Path, *, timeout_s: float) -> str:
