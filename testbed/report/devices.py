@@ -169,7 +169,7 @@ def _lines(own: Sequence[DeviceResults]) -> Iterator[tuple[str, tuple[str, ...]]
         yield line("  link", lambda one: _link(one.device.link))
     yield line("accuracy (95 %)", _accuracy)
     yield line("energy per client-round", lambda one: energy_text(_energy(one)))
-    yield line("  by", _source)
+    yield line("  measured by", _meter)
     yield line("bytes per update", _bytes)
     yield line("latency, median (90th percentile)", _n_rounds)
     times = [{time.phase: time for time in _all_clients(one)} for one in own]
@@ -192,7 +192,14 @@ def _backend(one: DeviceResults) -> str:
 
 
 def _versions(one: DeviceResults) -> str:
-    return ", ".join(v for v in one.versions if v.split()[0] not in _EVERYBODYS) or DASH
+    """Of what is its backend's alone, without the settings that a backend tells beside them."""
+    own = [
+        told
+        for told in one.versions
+        for name, _, version in [told.partition(" ")]
+        if name not in _EVERYBODYS and version[:1].isdigit()
+    ]
+    return ", ".join(own) or DASH
 
 
 def _link(link: LinkShape) -> str:
@@ -212,9 +219,10 @@ def _energy(one: DeviceResults) -> MeanEnergy | Missing:
     return best_energy(list(one.part.costs.values()))
 
 
-def _source(one: DeviceResults) -> str:
+def _meter(one: DeviceResults) -> str:
+    """With its boundary; a model is the experiment's, and the same for all devices."""
     energy = _energy(one)
-    return DASH if isinstance(energy, Missing) else energy.source
+    return energy.source if isinstance(energy, MeanEnergy) and energy.kind == "measured" else DASH
 
 
 def _bytes(one: DeviceResults) -> str:

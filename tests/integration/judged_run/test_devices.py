@@ -208,7 +208,9 @@ def test_a_device_that_takes_no_part_says_so(cells) -> None:
 
 def test_measured_and_modelled_joules_are_never_one_figure(page: Path, found, cells) -> None:
     assert cells["ann", "chip", "energy per client-round"].endswith("measured")
-    assert cells["ann", "chip", "by"] == "jetson 1, module-input"
+    assert cells["ann", "chip", "measured by"] == "jetson 1, module-input"
+    assert cells["ann", "laptop", "measured by"] == DASH
+    assert cells["ann", "chip", "versions"] == "onnxruntime 1.32.0"
     assert cells["ann", "laptop", "energy per client-round"].endswith("MODELLED")
     chip = best_energy(list(found["ann", "chip"].part.costs.values()))
     assert chip.value_j == pytest.approx(5 * 7.0)  # five work phases; profiling is none
