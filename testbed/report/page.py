@@ -129,26 +129,24 @@ def _content(results: Results, pictures: Sequence[Sequence[Picture]]) -> dict[st
 def _devices(results: Results, found: Sequence[DeviceResults], folder: Path) -> dict[str, Any]:
     """What the template shows of devices, where the experiment names any, and of their forms."""
     present = [one for one in found if one.clients]
-    judged = [one for one in present if isinstance(one.part.findings, Findings)]
     named = bool(results.experiment.devices)
     return {
         "devices": device_tables(found) if named else [],
-        "device_planes": plane_figures(
-            [(_name(one, results), one.part) for one in judged],
-            metric=_PLANES[0],
-            name="plane-devices",
-            into=folder,
-        )
-        if named and judged
-        else [],
+        "device_planes": [
+            drawing
+            for arm in results.arms
+            if named and isinstance(arm.findings, Findings)
+            for drawing in plane_figures(
+                [(one.device.name, one.part) for one in present if one.part.arm is arm.arm],
+                metric=_PLANES[0],
+                name=f"plane-devices-{arm.arm.name}",
+                into=folder,
+                of=arm.arm.name,
+            )
+        ],
         "forms": form_rows([form for one in present for form in deployed_forms(one)]),
         "forms_operations": forms_prices(present),
     }
-
-
-def _name(one: DeviceResults, results: Results) -> str:
-    """The device, and its arm where there are several."""
-    return one.device.name + (f", {one.part.arm.name}" if len(results.arms) > 1 else "")
 
 
 def _pictures(run: RunFolder, arm: ArmResults) -> tuple[Picture, ...]:

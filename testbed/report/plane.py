@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plane_figures"]
 
+_MOST_NAMED = 2  # more names beside their marks would overlap; a legend has them then
+
 
 class _Point(NamedTuple):
     """Where both values are there, a place in the plane."""
@@ -56,7 +58,7 @@ class _Part:
 
 
 def plane_figures(
-    arms: Sequence[tuple[str, ArmResults]], *, metric: str, name: str, into: Path
+    arms: Sequence[tuple[str, ArmResults]], *, metric: str, name: str, into: Path, of: str = ""
 ) -> list[Drawing]:
     """Energy against leakage: one large mark per arm, a small one per victim round.
 
@@ -67,17 +69,20 @@ def plane_figures(
         metric: registered name.
         name: of the files.
         into: the figures' folder.
+        of: what these are parts of, for the title.
     """
     parts = [
         _part(called, arm, metric, look=look_of(position))
         for position, (called, arm) in enumerate(arms)
     ]
+    label = METRICS.get(metric).label
     kinds = sorted({part.kind for part in parts if part.kind}) or [""]
     return [
         _figure(
             [part for part in parts if part.kind in (kind, "")],
             is_modelled=kind == "modelled",
             metric=metric,
+            title=", ".join(filter(None, [f"Energy against leakage ({label})", of])),
             name=f"{name}-{kind}" if len(kinds) > 1 else name,
             into=into,
         )
@@ -114,7 +119,7 @@ def _point(energy: MeanEnergy | Missing, height: Estimate | Missing) -> _Point |
 
 
 def _figure(
-    parts: Sequence[_Part], *, is_modelled: bool, metric: str, name: str, into: Path
+    parts: Sequence[_Part], *, is_modelled: bool, metric: str, title: str, name: str, into: Path
 ) -> Drawing:
     label, unit, digits = (getattr(METRICS.get(metric), n) for n in ("label", "unit", "digits"))
     sources = {part.whole.energy.source for part in parts if isinstance(part.whole, _Point)}
@@ -132,13 +137,17 @@ def _figure(
                 text = f"{part.name} · {part.accuracy}"
                 if len(sources) > 1:  # what lies inside one meter's joules is not inside another's
                     text += f"\n{part.whole.energy.source}"
-                heights += _mark(axes, part.whole, look=part.look, text=text, is_whole=True)
+                heights += _mark(axes, part.whole, look=part.look, name=text, is_whole=True)
+                if len(parts) <= _MOST_NAMED:
+                    _name(axes, part.whole, text)
         room = 0.12 * (max(heights) - min(heights)) or 1.0
         axes.set_ylim(min(heights) - room, max(heights) + room)
         axes.set_xlim(left=0)
         axes.margins(x=0.12)
         axes.locator_params(axis="x", nbins=6)
         _name_rounds(axes, parts)
+        if len(parts) > _MOST_NAMED:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, labelspacing=0.3)
         axes.set_xlabel(
             "joules per attacked client-round" + (", MODELLED" if is_modelled else ", measured")
         )
@@ -166,7 +175,7 @@ def _figure(
     return draw(
         name,
         plot,
-        title=f"Energy against leakage ({label})",
+        title=title,
         alt=f"Energy against leakage. {said}",
         into=into,
         note="bars: 95 % over victims (up, down); "
@@ -177,7 +186,7 @@ def _figure(
 
 
 def _mark(
-    axes: Axes, point: _Point, *, look: Look, text: str = "", is_whole: bool = False
+    axes: Axes, point: _Point, *, look: Look, name: str = "", is_whole: bool = False
 ) -> list[float]:
     """Draw one point, a whole one with its intervals; return the heights that it needs."""
     energy, height = point
@@ -203,10 +212,15 @@ def _mark(
         alpha=1 if is_whole else 0.8,
         zorder=4 if is_whole else 2,
         ls="",
+        label=name or None,
     )
+    return [height.low, height.high] if is_whole else [height.value]
+
+
+def _name(axes: Axes, point: _Point, text: str) -> None:
     axes.annotate(
         text,
-        (energy.value_j, height.value),
+        (point.energy.value_j, point.height.value),
         xytext=(9, 9),
         textcoords="offset points",
         fontsize=9.5,
@@ -214,7 +228,6 @@ def _mark(
         color=INK,
         zorder=5,
     )
-    return [height.low, height.high] if is_whole else [height.value]
 
 
 def _name_rounds(axes: Axes, parts: Sequence[_Part]) -> None:

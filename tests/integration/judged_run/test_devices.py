@@ -215,13 +215,13 @@ def test_measured_and_modelled_joules_are_never_one_figure(page: Path, found, ce
     chip = best_energy(list(found["ann", "chip"].part.costs.values()))
     assert chip.value_j == pytest.approx(5 * 7.0)  # five work phases; profiling is none
     figures = page.parent / "figures"
-    measured = (figures / "plane-devices-measured.svg").read_text()
-    modelled = (figures / "plane-devices-modelled.svg").read_text()
-    assert "chip, ann" in measured
+    measured = (figures / "plane-devices-ann-measured.svg").read_text()
+    modelled = (figures / "plane-devices-ann-modelled.svg").read_text()
+    assert "chip · " in measured
     assert "laptop" not in measured
     assert "MODELLED" not in measured
     assert "MODELLED" in modelled
-    assert "laptop, ann" in modelled
+    assert "laptop · " in modelled
     assert "chip" not in modelled
 
 
