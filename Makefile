@@ -6,7 +6,7 @@
 #   make test-compose-lava  the same with a fifth client on SLAYER and Lava's chip (experiments/loihi.toml)
 #   make test-bare       set up .venv-bare as a board has it (Python 3.10, no torch), run what runs there
 #   make setup-lava      set up .venv-lava, where lava-dl's SLAYER and Lava's simulation run (Python 3.10)
-#   make test-lava       there: the tests marked lava, and a client's torch code on lava-dl's torch 2.3
+#   make test-lava       there: tests/lava (minutes), and a client's torch code on lava-dl's torch 2.3
 #   make test-deploy     set up .venv-deploy, put a client onto a container with systemd and SSH, and take it away
 #
 # PYTHON       the interpreter to set up with (3.11 or newer for make test)
@@ -79,7 +79,7 @@ test-deploy: .venv-deploy/.ready
 setup-lava: .venv-lava/.ready
 
 test-lava: .venv-lava/.ready
-	.venv-lava/bin/python -m pytest -m lava
+	.venv-lava/bin/python -m pytest tests/lava
 	.venv-lava/bin/python -m pytest tests/golden $(addprefix tests/contract/test_,neurons.py models.py learning_rules.py backends.py)
 
 .venv-lava/.ready: pyproject.toml deploy/constraints-lava.txt
