@@ -21,7 +21,7 @@ from edge_client.backends.lava import chip
 from edge_client.backends.lava.backend import LavaBackend
 from edge_client.backends.torch_backend import TorchBackend
 from fedcore.errors import ConfigError
-from fedcore.nn.models import initial_weights
+from fedcore.nn.models import build, initial_weights
 from fedcore.plan import EncodingSpec, ModelSpec, NeuronSpec, RoundPlan, Training
 from fedcore.seeds import stream
 from fedcore.types import Missing
@@ -124,7 +124,10 @@ def test_updates_are_the_twins(name: str, update: str) -> None:
 def test_the_chip_fires_where_slayer_does(name: str) -> None:
     spec, (inputs, labels) = SPECS[name], batch(SPECS[name])
     backend = loaded(spec)
-    (deployment,) = backend.profile(inputs, labels)
+    deployment, twin = backend.profile(inputs, labels)
+    assert twin.exact
+    assert not twin.contradictions
+    assert [a.n_compared for a in twin.agreements[1:]] == [w.size for w in weights(spec).values()]
     assert not deployment.failed
     assert deployment.exact
     assert not deployment.contradictions
@@ -159,9 +162,20 @@ def test_a_wrong_weight_on_the_chip_is_a_contradiction(monkeypatch: pytest.Monke
         return export(wrong)
 
     monkeypatch.setattr(backend._network, "export", export_wrong)
-    (deployment,) = backend.profile(inputs, labels)
+    deployment, _ = backend.profile(inputs, labels)
     assert "spikes of hidden1" in [a.what for a in deployment.contradictions]
     assert all(0 < a.n_differing < a.n_compared for a in deployment.contradictions)
+
+
+def test_a_twin_that_learns_otherwise_is_a_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, (inputs, labels) = loaded(MLP), batch(MLP)
+    other = replace(MLP, neuron=replace(MLP.neuron, sharpness=1.1 * MLP.neuron.sharpness))
+    monkeypatch.setattr("edge_client.backends.lava.backend.build", lambda _: build(other))
+    _, twin = backend.profile(inputs, labels)
+    assert [a.what for a in twin.contradictions] == [
+        "gradient of hidden1.weight",
+        "gradient of readout.weight",
+    ]
 
 
 def simulation_of(parent: psutil.Process, *, n_processes: int) -> list[psutil.Process]:
@@ -197,7 +211,7 @@ def test_a_killed_simulation_is_said_and_leaves_nothing(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    (deployment,) = backend.profile(np.repeat(inputs, 200, axis=1), np.repeat(labels, 200))
+    deployment, _ = backend.profile(np.repeat(inputs, 200, axis=1), np.repeat(labels, 200))
     killer.join()
     assert deployment.failed == "Lava's simulation was killed by signal 9"
     assert deployment.operations == Missing(why=deployment.failed)
@@ -250,7 +264,7 @@ def test_why_there_is_no_simulation(fault: str) -> None:
         at = weights(MLP)
         at["readout.weight"] *= 1e-6
         backend.load(plan(MLP), at)
-    (deployment,) = backend.profile(inputs / 2 if fault == "analogue" else inputs, labels)
+    deployment, _ = backend.profile(inputs / 2 if fault == "analogue" else inputs, labels)
     expected = {"analogue": "inputs are spikes", "nothing": "every weight of readout"}[fault]
     assert expected in deployment.failed
 

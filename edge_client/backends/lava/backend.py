@@ -16,7 +16,8 @@ from edge_client.backends.torch_backend import TorchBackend
 from fedcore.devices import Agreement, Deployment
 from fedcore.errors import ConfigError
 from fedcore.nn.arrays import to_array, to_arrays, to_tensor
-from fedcore.nn.functional import run
+from fedcore.nn.functional import gradient, run, trace
+from fedcore.nn.models import READOUT, build
 from fedcore.operations import LayerCount
 from fedcore.plan import ModelSpec
 from fedcore.types import Missing
@@ -27,6 +28,8 @@ __all__ = ["LavaBackend"]
 log = logging.getLogger(__name__)
 
 _FORM = "Loihi 2 simulation, fixed point"
+_TWIN = "twin in plain torch, which attacks differentiate"
+_TOLERANCE = 1e-4  # of a gradient's largest entry
 
 
 class LavaBackend(TorchBackend):
@@ -56,7 +59,10 @@ class LavaBackend(TorchBackend):
         return _operations(self._network.tables(to_arrays(self._params)), received, sent)
 
     def profile(self, inputs: np.ndarray, labels: np.ndarray) -> tuple[Deployment, ...]:
-        """See `Backend.profile`: what a chip does, spike for spike what SLAYER does."""
+        """See `Backend.profile`: a chip and the attacker's twin do exactly what SLAYER does."""
+        return self._on_chip(inputs, labels), self._by_the_twin(inputs, labels)
+
+    def _on_chip(self, inputs: np.ndarray, labels: np.ndarray) -> Deployment:
         _, trained = self._trains(inputs)
         exported = self._network.export(self._params)
         begin_s = time.perf_counter()
@@ -64,25 +70,45 @@ class LavaBackend(TorchBackend):
         duration_s = time.perf_counter() - begin_s
         if isinstance(chip, Missing):
             log.error("no simulation of the chip", extra={"why": chip.why})
-            return (_failed(chip.why, duration_s=duration_s),)
+            return _failed(chip.why, duration_s=duration_s)
         lags = [n * self._network.steps_per_layer for n in range(1, len(chip) + 1)]
         said = chip[-1][: len(inputs) - lags[-1]].sum(axis=0)
-        return (
-            Deployment(
-                form=_FORM,
-                n_correct=int(np.sum(said.argmax(axis=1) == labels)),
-                n_examples=len(labels),
-                duration_s=duration_s,
-                exact=True,
-                agreements=tuple(
-                    _compared(layer.name, spikes[lag:], on_chip[: len(inputs) - lag])
-                    for layer, spikes, on_chip, lag in zip(
-                        exported.layers, trained, chip, lags, strict=True
-                    )
-                ),
-                operations=_operations(exported.layers, [inputs, *chip[:-1]], chip),
-                versions=_lava_versions(),
+        return Deployment(
+            form=_FORM,
+            n_correct=int(np.sum(said.argmax(axis=1) == labels)),
+            n_examples=len(labels),
+            duration_s=duration_s,
+            exact=True,
+            agreements=tuple(
+                _compared(layer.name, spikes[lag:], on_chip[: len(inputs) - lag])
+                for layer, spikes, on_chip, lag in zip(
+                    exported.layers, trained, chip, lags, strict=True
+                )
             ),
+            operations=_operations(exported.layers, [inputs, *chip[:-1]], chip),
+            versions=_lava_versions(),
+        )
+
+    def _by_the_twin(self, inputs: np.ndarray, labels: np.ndarray) -> Deployment:
+        """What leakage figures of this client rest on: the network that attacks differentiate."""
+        twin, x, y = build(self._plan.model), to_tensor(inputs), to_tensor(labels)
+        begin_s = time.perf_counter()
+        slopes = to_arrays(gradient(twin, self._params, x, y))
+        spikes = to_array(trace(twin, self._params, x))
+        duration_s = time.perf_counter() - begin_s
+        expected = to_arrays(gradient(self._network, self._params, x, y))
+        return Deployment(
+            form=_TWIN,
+            n_correct=int(np.sum(spikes.sum(axis=0).argmax(axis=1) == labels)),
+            n_examples=len(labels),
+            duration_s=duration_s,
+            exact=True,
+            agreements=(
+                _compared(READOUT, to_array(trace(self._network, self._params, x)), spikes),
+                *(_alike(n, slopes[n], expected[n]) for n in self._params),
+            ),
+            operations=Missing(why="the twin is the attacker's; no device runs it"),
+            versions={"torch": torch.__version__},
         )
 
     def describe(self) -> dict[str, str]:
@@ -104,6 +130,14 @@ def _compared(layer: str, spikes: np.ndarray, on_chip: np.ndarray) -> Agreement:
     n_differing = np.count_nonzero(spikes.reshape(on_chip.shape) != on_chip)
     return Agreement(
         what=f"spikes of {layer}", n_compared=on_chip.size, n_differing=int(n_differing)
+    )
+
+
+def _alike(name: str, slopes: np.ndarray, expected: np.ndarray) -> Agreement:
+    """Gradients, whose sums may be rounded in another order."""
+    far = np.abs(slopes - expected) > _TOLERANCE * np.abs(expected).max()
+    return Agreement(
+        what=f"gradient of {name}", n_compared=far.size, n_differing=int(np.count_nonzero(far))
     )
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("rich")  # the summary's tables
+
 from aggregator.store import Store
 from fedcore.conditions import Conditions
 from fedcore.devices import Agreement, Deployment
