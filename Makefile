@@ -4,6 +4,7 @@
 #   make test    set up .venv-test, check style, types, contracts and generated code, run the tests
 #   make test-compose    build the images, run the quickstart as containers, look for its report
 #   make test-compose-lava  the same with a fifth client on SLAYER and Lava's chip (experiments/loihi.toml)
+#   make test-arm64      a real round with a client in a container of 64-bit Arm (Docker; emulated elsewhere)
 #   make test-bare       set up .venv-bare as a board has it (Python 3.10, no torch), run what runs there
 #   make setup-lava      set up .venv-lava, where lava-dl's SLAYER and Lava's simulation run (Python 3.10)
 #   make test-lava       there: tests/lava (minutes), and a client's torch code on lava-dl's torch 2.3
@@ -12,11 +13,15 @@
 # PYTHON       the interpreter to set up with (3.11 or newer for make test)
 # BARE_PYTHON  the interpreter of make test-bare
 # LAVA_PYTHON  the interpreter of make setup-lava
+# ARM64_IMAGE  where the client of make test-arm64 is installed: 64-bit Arm, Python 3.11 with pip
+# ARM64_PLATFORM  of that image; empty where it names none
 # TORCH_INDEX  a package index that offers CPU builds of torch, tried beside the usual one
 
 PYTHON ?= python3
 BARE_PYTHON ?= python3.10
 LAVA_PYTHON ?= python3.10
+ARM64_IMAGE ?= python:3.11-slim-bookworm
+ARM64_PLATFORM ?= linux/arm64
 TORCH_INDEX ?=
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
@@ -24,7 +29,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and
 	"Leakwatt needs Python 3.11 or newer here: make PYTHON=python3.11 ...")'
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help demo test test-compose test-compose-lava test-bare setup-lava test-lava test-deploy clean
+.PHONY: help demo test test-compose test-compose-lava test-arm64 test-bare setup-lava test-lava test-deploy clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -58,6 +63,9 @@ test-compose test-compose-lava:
 	LEAKWATT_RUN=compose-test $(COMPOSE) up
 	test -s runs/compose-test/report/index.html
 	$(COMPOSE) down --volumes
+
+test-arm64: .venv-test/.ready
+	.venv-test/bin/python -m tests.board.arm64 --image $(ARM64_IMAGE) --platform "$(ARM64_PLATFORM)"
 
 test-bare: .venv-bare/.ready
 	.venv-bare/bin/python -m pytest tests/unit tests/property tests/contract tests/golden tests/hygiene
