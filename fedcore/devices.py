@@ -99,6 +99,7 @@ class Deployment:
         versions: of the packages that ran it.
         failed: why it did not run to its end; nothing is compared then, and n_examples is 0. It is
             "" for a form that did run.
+        attacked: whether it is what attacks differentiate, so that leakage figures rest on it.
     """
 
     form: str
@@ -110,6 +111,7 @@ class Deployment:
     operations: tuple[LayerCount, ...] | Missing
     versions: Mapping[str, str] = field(default_factory=dict)
     failed: str = ""
+    attacked: bool = False
 
     @property
     def contradictions(self) -> tuple[Agreement, ...]:

@@ -137,6 +137,7 @@ class DeploymentRow:
     operations: tuple[LayerCount, ...] | Missing
     versions: Mapping[str, str]
     failed: str
+    attacked: bool
 
 
 @dataclass(frozen=True, kw_only=True)

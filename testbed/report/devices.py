@@ -11,7 +11,13 @@ from typing import Any
 
 from fedcore.devices import Agreement, LinkShape
 from fedcore.types import Missing
-from testbed.by_device import DeviceResults, FormResults, deployed_forms
+from testbed.by_device import (
+    DeviceResults,
+    FormResults,
+    contradiction,
+    deployed_forms,
+    deployments,
+)
 from testbed.costs import MeanEnergy, best_energy, mean_measured, mean_modelled
 from testbed.findings import BASELINES, Findings, Summary
 from testbed.latency import Latency, latencies
@@ -259,6 +265,9 @@ def _victims(one: DeviceResults) -> str:
 
 
 def _leak(one: DeviceResults) -> Summary | Missing:
+    """What was rebuilt of it; nothing where attacks differentiated another network than it ran."""
+    if any(form.attacked and contradiction(form) for _, form in deployments(one.part)):
+        return Missing(why="attacks differentiate a form of the network that differs from it")
     found = one.part.findings
     return found.summary(_LEAK) if isinstance(found, Findings) else found
 

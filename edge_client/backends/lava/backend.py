@@ -109,6 +109,7 @@ class LavaBackend(TorchBackend):
             ),
             operations=Missing(why="the twin is the attacker's; no device runs it"),
             versions={"torch": torch.__version__},
+            attacked=True,
         )
 
     def describe(self) -> dict[str, str]:

@@ -27,7 +27,7 @@ from testbed.exports import export
 from testbed.fairness import unlike_devices
 from testbed.judge import judge
 from testbed.pipeline import show_report
-from testbed.report.devices import device_tables
+from testbed.report.devices import device_plain, device_tables
 from testbed.report.page import write_report
 from testbed.report.summary import summary_table, summary_text
 from testbed.report.words import DASH
@@ -267,6 +267,21 @@ def test_a_contradiction_is_an_error_wherever_the_run_is_shown(world, results, s
     assert summary_text(world.run).startswith(f"ERROR: {error}\n")
     ann, snn = summary_table(world.run)
     assert (ann["contradictions"], snn["contradictions"]) == ([error], [])
+
+
+def test_no_leakage_is_shown_where_attacks_differentiated_another_network(found) -> None:
+    """The chip's form of round 3 differs from what was trained."""
+    chip = found["ann", "chip"]
+    shown = device_plain(chip)["psnr"]
+    assert not isinstance(shown, Missing)
+
+    def attacked(report: PhaseReport) -> PhaseReport:
+        forms = tuple(replace(f, attacked=f.exact) for f in report.surroundings.deployments)
+        return replace(report, surroundings=replace(report.surroundings, deployments=forms))
+
+    part = replace(chip.part, reports=tuple(map(attacked, chip.part.reports)))
+    hidden = device_plain(replace(chip, part=part))["psnr"]
+    assert hidden == Missing(why="attacks differentiate a form of the network that differs from it")
 
 
 def test_a_command_ends_with_the_contradiction(
