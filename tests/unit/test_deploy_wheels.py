@@ -75,7 +75,7 @@ def test_every_wheel_is_some_boards(wheel) -> None:
 
 def test_a_wheel_that_is_too_new_for_the_c_library_is_not_chosen() -> None:
     old = probe("JetPack 4", python="3.11.4")
-    assert "onnxruntime==1.24.4" in pins(old, Wish(extra="edge-onnx", python="/opt/python3.11"))
+    assert "onnxruntime==1.25.1" in pins(old, Wish(extra="edge-onnx", python="/opt/python3.11"))
     with pytest.raises(ConfigError, match=r"glibc 2.27 fit none of torch==.*; JetPack 4 \(the old"):
         pins(old, Wish(extra="edge-torch", index="https://index"))
     with pytest.raises(ConfigError, match="fit none of numpy=="):
@@ -157,7 +157,7 @@ def test_a_boards_answer_becomes_what_it_gets() -> None:
     assert found["refused"] == ""
     assert found["groups"] == ["video"]  # systemd refuses a unit with a group that is not there
     assert found["needs_venv"]
-    assert "onnxruntime==1.24.4\n" in found["constraints"]
+    assert "onnxruntime==1.25.1\n" in found["constraints"]
     assert found["stamp"].startswith("Python 3.13.5 for edge-onnx\n")
 
 
