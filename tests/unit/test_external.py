@@ -151,6 +151,7 @@ def test_every_window_gets_its_joules(run: Run, tmp_path: Path, begin_s: str | N
 
 
 def test_it_is_kept_beside_the_run_and_read_back(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("scipy")  # intervals of means
     found = share_out(run, a_log(tmp_path / "um25c.csv"))
     assert write_external(run.folder, found) == run.folder.external / "pi-1-board-dc-input.json"
     assert read_external(run.folder) == [found]

@@ -96,6 +96,7 @@ def test_a_round_is_the_sum_of_its_phases_or_it_is_said(phases_j: float, is_unli
 
 
 def test_a_round_that_was_asked_for_twice_is_the_sum_of_both_windows() -> None:
+    pytest.importorskip("scipy")  # intervals of means
     one = report(window("round", 9.0, 1.8), window("round", 1.0, 0.2), phases_j=9.5)
     assert unlike_rounds([one]) == []
     mean = mean_round([one, one])
@@ -104,6 +105,7 @@ def test_a_round_that_was_asked_for_twice_is_the_sum_of_both_windows() -> None:
 
 
 def test_a_run_is_the_sum_of_what_lies_between_a_clients_reports() -> None:
+    pytest.importorskip("scipy")  # intervals of means
     """Per client, never over clients: these two may share a meter."""
     reports = [
         report(window("run", 16.0, 5.0), phases_j=9.5, number=number, client=client)
