@@ -2,7 +2,7 @@
 
 Theirs is the arithmetic of their sources: Zeus 0.16 and jtop 7 take VDD_IN or POM_5V_IN as the
 total; where there is neither, Zeus knows none and jtop adds every rail that is there. Run once on
-these trees, Zeus 0.16.0's discovery and jetson-stats 7.2.2's service gave these numbers (jtop
+these trees, Zeus 0.16.0's discovery and jetson-stats 7.2.2's power code gave these numbers (jtop
 drops fractions of a mW). codecarbon 3.3 has no Jetson sensor and prices the processor by rated
 watts (4 W per thread where it does not know it), with 0 W of graphics.
 """
