@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from fedcore.errors import ConfigError
 from fedcore.operations import LayerCount
 from fedcore.types import Missing, check_id
@@ -81,6 +83,11 @@ class Agreement:
     what: str
     n_compared: int
     n_differing: int
+
+    @classmethod
+    def counted(cls, what: str, differs: np.ndarray) -> Agreement:
+        """Count, of booleans that say for each that was compared whether it differs."""
+        return cls(what=what, n_compared=differs.size, n_differing=int(np.count_nonzero(differs)))
 
 
 @dataclass(frozen=True, kw_only=True)

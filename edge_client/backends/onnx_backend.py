@@ -144,9 +144,9 @@ class OnnxBackend:
                 duration_s=duration_s,
                 exact=False,
                 agreements=(
-                    _compared("classes", classes, self._classes(trained)),
+                    Agreement.counted("classes", classes != self._classes(trained)),
                     *(
-                        _compared(f"spikes of {layer.name}", found[sent], trained[sent])
+                        Agreement.counted(f"spikes of {layer.name}", found[sent] != trained[sent])
                         for layer, sent in _spike_trains(layers)
                     ),
                 ),
@@ -254,12 +254,6 @@ def _spike_trains(layers: Sequence[GraphLayer]) -> Iterator[tuple[GraphLayer, st
     for layer, following in itertools.zip_longest(layers, layers[1:]):
         if layer.spiking:
             yield layer, f"received/{following.name}" if following else "logits"
-
-
-def _compared(what: str, found: np.ndarray, expected: np.ndarray) -> Agreement:
-    return Agreement(
-        what=what, n_compared=found.size, n_differing=int(np.count_nonzero(found != expected))
-    )
 
 
 def _log_sum_exp(logits: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ known_hosts = "known_hosts"
 # What a system writes by itself, and what Ansible leaves behind.
 PASSING = (
     *("/proc", "/sys", "/dev", "/run", "/tmp", "/var/log", "/var/lib/systemd"),  # noqa: S108
-    *("/home/pi/.ansible", "/root/.ansible"),
+    *(f"{home}/.ansible" for home in ("/home/pi", "/root")),
 )
 BACKUPS = re.compile(r"/etc/(passwd|group|shadow|gshadow)-?|/etc/\.pwd\.lock|.*/__pycache__/.*")
 

@@ -128,18 +128,13 @@ class LavaBackend(TorchBackend):
 
 
 def _compared(layer: str, spikes: np.ndarray, on_chip: np.ndarray) -> Agreement:
-    n_differing = np.count_nonzero(spikes.reshape(on_chip.shape) != on_chip)
-    return Agreement(
-        what=f"spikes of {layer}", n_compared=on_chip.size, n_differing=int(n_differing)
-    )
+    return Agreement.counted(f"spikes of {layer}", spikes.reshape(on_chip.shape) != on_chip)
 
 
 def _alike(name: str, slopes: np.ndarray, expected: np.ndarray) -> Agreement:
     """Gradients, whose sums may be rounded in another order."""
     far = np.abs(slopes - expected) > _TOLERANCE * np.abs(expected).max()
-    return Agreement(
-        what=f"gradient of {name}", n_compared=far.size, n_differing=int(np.count_nonzero(far))
-    )
+    return Agreement.counted(f"gradient of {name}", far)
 
 
 def _operations(
