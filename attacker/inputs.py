@@ -26,12 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedcore.data.encodings import ENCODINGS
+from fedcore.data.encodings import encoding_of
 from fedcore.errors import AttackError
 from fedcore.nn.arrays import to_tensor
-from fedcore.plan import Choice, EncodingSpec
+from fedcore.plan import EncodingSpec
 from fedcore.seeds import stream
-from fedcore.strict import build
 
 __all__ = ["InputView", "draws_view", "input_view", "train_view"]
 
@@ -72,7 +71,7 @@ def input_view(spec: EncodingSpec, *, input_shape: tuple[int, ...], batch_size: 
         raise AttackError(
             f"encoding {spec.name!r} has no relaxed input here (known: {', '.join(_VIEWS)})"
         )
-    encoding = build(ENCODINGS, Choice(name=spec.name, options=spec.options))
+    encoding = encoding_of(spec)
     return _VIEWS[spec.name](encoding, spec.n_steps, (batch_size, *input_shape))
 
 
@@ -95,7 +94,7 @@ def train_view(
         raise AttackError("encoding 'direct' has no spikes: its train is the input itself")
     view = input_view(spec, input_shape=input_shape, batch_size=batch_size)
     if spec.name == "rate":
-        encoding: Any = build(ENCODINGS, Choice(name=spec.name, options=spec.options))
+        encoding: Any = encoding_of(spec)
         view = _train(
             spec.n_steps,
             (batch_size, *input_shape),
@@ -119,7 +118,7 @@ def draws_view(
         batch_size: examples to find.
         n_draws: copies of the batch.
     """
-    encoding: Any = build(ENCODINGS, Choice(name=spec.name, options=spec.options))
+    encoding: Any = encoding_of(spec)
     view = input_view(spec, input_shape=input_shape, batch_size=batch_size)
     shape = (spec.n_steps, n_draws * batch_size, *input_shape)
     uniform = to_tensor(stream(0, "expected draws").random(shape, dtype=np.float32))

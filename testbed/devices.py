@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from fedcore.config import Arm, Experiment
 from fedcore.defences.base import chain
@@ -12,15 +12,16 @@ from fedcore.devices import Device
 from fedcore.errors import ConfigError
 from fedcore.graphs import GraphKind, training_kind
 from fedcore.layout import RunFolder
-from fedcore.plan import Choice, ModelSpec, Training
+from fedcore.plan import ModelSpec
 
 __all__ = ["check_devices", "write_graphs"]
 
-Refusal = Callable[[ModelSpec, Training, Sequence[Choice]], "str | None"]
+Refusal = Callable[[ModelSpec, Arm], "str | None"]
+"""Of a model as the arm's defences have it, and of the arm itself."""
 
 
 def check_devices(experiment: Experiment, arm: Arm) -> None:
-    """Every device of an arm's clients can train its model.
+    """Every device of an arm's clients can train its model on its inputs.
 
     Raises:
         ConfigError: one cannot; the message names it and what is in the way.
@@ -28,7 +29,7 @@ def check_devices(experiment: Experiment, arm: Arm) -> None:
     model = chain(arm.defences).model(arm.model)
     for device in _devices(experiment, arm):
         refusal = _REFUSALS.get(device.backend)
-        if refusal and (reason := refusal(model, arm.training, arm.defences)):
+        if refusal and (reason := refusal(model, arm)):
             raise ConfigError(
                 f"device {device.name!r} (backend {device.backend!r}) cannot take part: {reason}; "
                 "change the arm, or leave its clients out of the arm's key clients"
@@ -75,7 +76,7 @@ def _devices(experiment: Experiment, arm: Arm) -> list[Device]:
     return [d for d in experiment.devices if not set(clients).isdisjoint(d.clients)]
 
 
-def _onnx_refusal(model: ModelSpec, training: Training, defences: Sequence[Choice]) -> str | None:
+def _onnx_refusal(model: ModelSpec, arm: Arm) -> str | None:
     try:
         from fedcore.nn.export import refusal
     except ModuleNotFoundError as error:
@@ -83,14 +84,13 @@ def _onnx_refusal(model: ModelSpec, training: Training, defences: Sequence[Choic
             f"devices of backend 'onnx' need graphs, and to make them the package {error.name!r}, "
             "which is not installed here; pip install 'leakwatt[export-onnx]'"
         ) from error
-    return refusal(model, training, defences)
+    return refusal(model, arm.training, arm.defences)
 
 
-def _lava_refusal(model: ModelSpec, training: Training, defences: Sequence[Choice]) -> str | None:
-    from edge_client.backends.lava.limits import refusal
+def _lava_refusal(model: ModelSpec, arm: Arm) -> str | None:
+    from edge_client.backends.lava.limits import input_refusal, refusal
 
-    del training, defences  # as in torch
-    return refusal(model)
+    return refusal(model) or input_refusal(arm.encoding)
 
 
 _REFUSALS: dict[str, Refusal] = {"lava": _lava_refusal, "onnx": _onnx_refusal}

@@ -20,7 +20,7 @@ from fedcore.codecs.base import CODECS
 from fedcore.cohort import PairSecrets
 from fedcore.config import Arm, Experiment, load_experiment
 from fedcore.data.datasets import DATASETS
-from fedcore.data.encodings import ENCODINGS, encode
+from fedcore.data.encodings import encode, encoding_of
 from fedcore.data.partition import PARTITIONS
 from fedcore.data.shards import ShardCard, read_shard
 from fedcore.data.shards import prepare as prepare_shards
@@ -148,11 +148,10 @@ def _tests(experiment: Experiment) -> Iterator[tuple[str, Callable[[], object]]]
 
 
 def _arm_tests(arm: Arm) -> Iterator[tuple[str, Callable[[], object]]]:
-    encoding = Choice(name=arm.encoding.name, options=arm.encoding.options)
     yield "model.name", partial(MODELS.where, arm.model.name)
     yield "model.neuron.name", partial(NEURONS.where, arm.model.neuron.name)
     yield "model", partial(build_model, arm.model)
-    yield "encoding", partial(build, ENCODINGS, encoding)
+    yield "encoding", partial(encoding_of, arm.encoding)
     yield "training.rule", partial(LEARNING_RULES.where, arm.training.rule)
     yield "codec", partial(build, CODECS, arm.codec)
     yield "strategy", partial(build, STRATEGIES, arm.strategy)

@@ -21,14 +21,12 @@ from attacker.exact.subspace import largest_error
 from attacker.gradients import batch_size_of, gradient_of
 from attacker.inputs import input_view
 from attacker.labels import label_candidates
-from fedcore.data.encodings import ENCODINGS
+from fedcore.data.encodings import encoding_of
 from fedcore.errors import AttackError, ConfigError
 from fedcore.nn.arrays import to_array, to_tensor
 from fedcore.nn.functional import step_weights
 from fedcore.nn.models import READOUT, build
 from fedcore.nn.models.network import Network, Spiking
-from fedcore.plan import Choice
-from fedcore.strict import build as plugin
 from fedcore.types import Knowledge, Observation, Reconstruction, TensorMap
 
 __all__ = ["FirstLayer"]
@@ -196,8 +194,7 @@ def _first_layer(network: Network) -> str:
 
 def _check_binary(seen: Observation) -> None:
     spec = seen.plan.encoding
-    encoding: Any = plugin(ENCODINGS, Choice(name=spec.name, options=spec.options))
-    if getattr(encoding, "off_spikes", False) or not getattr(encoding, "binary", True):
+    if not encoding_of(spec).is_binary:
         raise _CannotError(
             f"encoding {spec.name!r} with these options sends more than 0 and 1, and frames are "
             "only recovered where they are binary"
@@ -301,7 +298,7 @@ def _binary_input(
 def _raw_input(seen: Observation, spikes: torch.Tensor, *, n_examples: int) -> np.ndarray:
     spec = seen.plan.encoding
     if spec.name == "rate":
-        encoding: Any = plugin(ENCODINGS, Choice(name=spec.name, options=spec.options))
+        encoding: Any = encoding_of(spec)
         return to_array((spikes.mean(0) / encoding.max_rate).clamp(0, 1))
     view = input_view(spec, input_shape=seen.plan.model.input_shape, batch_size=n_examples)
     return to_array(view.to_raw(spikes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,11 +16,10 @@ from attacker.inputs import InputView, train_view
 from attacker.objectives import cosine_distance
 from attacker.optimisers import Evaluate, Minimum, OnEvaluation, flip_spikes
 from attacker.starts import StartKind, streams_from
-from fedcore.data.encodings import ENCODINGS
+from fedcore.data.encodings import encoding_of
 from fedcore.errors import ConfigError
 from fedcore.nn.arrays import to_tensor
-from fedcore.plan import Choice, EncodingSpec, RoundPlan
-from fedcore.strict import build
+from fedcore.plan import RoundPlan
 
 __all__ = ["SpikeCompatible"]
 
@@ -54,7 +53,7 @@ class SpikeCompatible(GradientMatching):
 
     def objection(self, plan: RoundPlan) -> str:
         """What the network receives must be binary."""
-        if _is_binary(plan.encoding):
+        if encoding_of(plan.encoding).is_binary:
             return ""
         return f"encoding {plan.encoding.name!r} has values other than 0 and 1: nothing to flip"
 
@@ -102,13 +101,3 @@ class SpikeCompatible(GradientMatching):
             on_evaluation=on_evaluation,
             patience=math.ceil(self.patience * n_evaluations),
         )
-
-
-def _is_binary(spec: EncodingSpec) -> bool:
-    """Whether every value of every train is 0 or 1."""
-    encoding: Any = build(ENCODINGS, Choice(name=spec.name, options=spec.options))
-    if spec.name == "delta":
-        return not encoding.off_spikes
-    if spec.name == "events":
-        return bool(encoding.binary)
-    return spec.name in ("latency", "rate")

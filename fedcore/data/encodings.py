@@ -16,11 +16,26 @@ from fedcore.plan import Choice, EncodingSpec
 from fedcore.registry import Registry
 from fedcore.strict import build
 
-__all__ = ["ENCODINGS", "Delta", "Direct", "Encoding", "Events", "Latency", "Rate", "encode"]
+__all__ = [
+    "ENCODINGS",
+    "Delta",
+    "Direct",
+    "Encoding",
+    "Events",
+    "Latency",
+    "Rate",
+    "encode",
+    "encoding_of",
+]
 
 
 class Encoding(ABC):
     """From inputs to a train."""
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether every value of every train is 0 or 1; not so unless an encoding says it."""
+        return False
 
     @abstractmethod
     def __call__(self, inputs: np.ndarray, *, n_steps: int, rng: np.random.Generator) -> np.ndarray:
@@ -57,6 +72,7 @@ class Rate(Encoding):
         max_rate: probability of a spike per step where the input is 1, in (0, 1].
     """
 
+    is_binary = True
     max_rate: float = 1.0
 
     def __post_init__(self) -> None:
@@ -79,6 +95,7 @@ class Latency(Encoding):
         threshold: features at or below it never fire, in [0, 1).
     """
 
+    is_binary = True
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
@@ -117,6 +134,11 @@ class Delta(Encoding):
         if self.time_axis < 1:
             raise ConfigError(f"time_axis must be >= 1 (0 is the batch); got {self.time_axis}")
 
+    @property
+    def is_binary(self) -> bool:
+        """Off spikes are -1."""
+        return not self.off_spikes
+
     def __call__(self, inputs: np.ndarray, *, n_steps: int, rng: np.random.Generator) -> np.ndarray:
         """Compare neighbouring steps; draws nothing."""
         del rng
@@ -144,6 +166,11 @@ class Events(Encoding):
     """
 
     binary: bool = True
+
+    @property
+    def is_binary(self) -> bool:
+        """Sums may exceed 1."""
+        return self.binary
 
     def __call__(self, inputs: np.ndarray, *, n_steps: int, rng: np.random.Generator) -> np.ndarray:
         """Add up frames; draws nothing."""
@@ -181,6 +208,16 @@ ENCODINGS: Registry[type[Encoding]] = Registry(
 )
 
 
+def encoding_of(spec: EncodingSpec) -> Encoding:
+    """The encoding that a spec names, with its options.
+
+    Raises:
+        PluginError: no encoding of that name.
+        ConfigError: an option is unknown or refused.
+    """
+    return build(ENCODINGS, Choice(name=spec.name, options=spec.options))
+
+
 def encode(spec: EncodingSpec, inputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The train of a batch, as the plan prescribes.
 
@@ -196,7 +233,7 @@ def encode(spec: EncodingSpec, inputs: np.ndarray, rng: np.random.Generator) -> 
         ConfigError: unknown name or option, inputs outside [0, 1], no batch, or a time axis that
             does not fit.
     """
-    encoding = build(ENCODINGS, Choice(name=spec.name, options=spec.options))
+    encoding = encoding_of(spec)
     if inputs.ndim < 2 or inputs.size == 0:
         raise ConfigError(f"inputs must be [batch, feature...]; got shape {inputs.shape}")
     low, high = inputs.min(), inputs.max()

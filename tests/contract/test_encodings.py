@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
-from fedcore.data.encodings import ENCODINGS, encode
+from fedcore.data.encodings import ENCODINGS, encode, encoding_of
 from fedcore.errors import ConfigError
 from fedcore.plan import EncodingSpec
 from fedcore.seeds import stream
@@ -68,3 +70,15 @@ def test_unknown_options_are_named(name: str) -> None:
     spec = EncodingSpec(name=name, n_steps=STEPS, options={"colour": 1})
     with pytest.raises(ConfigError, match=f"encoding '{name}': unknown key 'colour'"):
         encode(spec, frames(), stream(0))
+
+
+def test_binary_is_what_sends_zeros_and_ones_alone(name: str) -> None:
+    """Whatever its switches say; three steps for six frames, so that summed events exceed 1."""
+    switches = [f.name for f in fields(ENCODINGS.get(name)) if isinstance(f.default, bool)]
+    inputs = (frames() > 0.3).astype(np.float32) if name == "events" else frames()
+    if name == "delta":
+        inputs = inputs[:, :3]
+    for options in [{}, *({switch: value} for switch in switches for value in (False, True))]:
+        spec = EncodingSpec(name=name, n_steps=3, options=options)
+        train = encode(spec, inputs, stream(0))
+        assert encoding_of(spec).is_binary == bool(np.isin(train, (0, 1)).all()), options

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from fedcore.data.encodings import encoding_of
 from fedcore.errors import ConfigError
 from fedcore.nn.models import build
 from fedcore.nn.neurons.slayer_cuba import SlayerCuba
-from fedcore.plan import ModelSpec
+from fedcore.plan import EncodingSpec, ModelSpec
 
-__all__ = ["refusal"]
+__all__ = ["input_refusal", "refusal"]
+
+
+def input_refusal(encoding: EncodingSpec) -> str | None:
+    """What keeps a chip from receiving an encoding's trains, in one line; None if nothing does."""
+    if encoding_of(encoding).is_binary:
+        return None
+    options = f" with options {dict(encoding.options)}" if encoding.options else ""
+    return (
+        f"encoding {encoding.name!r}{options} sends values other than 0 and 1, and a chip's inputs "
+        "are spikes; take 'rate', 'latency', 'events' with binary, or 'delta' without off_spikes"
+    )
 
 
 def refusal(model: ModelSpec) -> str | None:
