@@ -4,7 +4,7 @@ runs/<experiment id>/            may be read by anybody, the attacker included
     experiment.json              resolved experiment
     artefacts/<sha256>           initial and round weights, and ONNX graphs, by content
     initial.json                 arm name -> digest of its initial weights
-    graphs.json                  arm name -> kind -> digest of an ONNX graph of its model
+    graphs.json                  arm name -> kind -> digest of an ONNX graph, or why there is none
     journal/<sha256>             received updates, byte for byte
     store.sqlite                 rounds, acceptances, refusals, phases, evaluations
     vault/<client>/...           victims' records, sealed to the judge
@@ -34,7 +34,7 @@ from pathlib import Path
 from fedcore.config import Arm, Experiment, parse_experiment
 from fedcore.errors import ConfigError
 from fedcore.strict import canonical_json
-from fedcore.types import Ticket
+from fedcore.types import Missing, Ticket
 
 __all__ = ["PrivateFolder", "RunFolder"]
 
@@ -62,7 +62,7 @@ class RunFolder:
 
     @property
     def graphs_file(self) -> Path:
-        """Arm name -> kind -> digest, see `fedcore.plan.RoundPlan.graphs`."""
+        """Arm name -> kind -> digest, see `fedcore.plan.RoundPlan.graphs`, or {"why": ...}."""
         return self.root / "graphs.json"
 
     @property
@@ -117,12 +117,27 @@ class RunFolder:
         Raises:
             ConfigError: the file is damaged.
         """
+        return {kind: found for kind, found in self._graphs(arm).items() if isinstance(found, str)}
+
+    def missing_graphs(self, arm: Arm) -> dict[str, Missing]:
+        """Why there is no graph of some kinds, though a client would have run it.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        found = self._graphs(arm).items()
+        return {kind: why for kind, why in found if isinstance(why, Missing)}
+
+    def _graphs(self, arm: Arm) -> dict[str, str | Missing]:
         if not self.graphs_file.exists():
             return {}
         try:
             graphs = json.loads(self.graphs_file.read_bytes()).get(arm.name, {})
-            return {str(kind): str(sha256) for kind, sha256 in graphs.items()}
-        except (OSError, ValueError, AttributeError) as error:
+            return {
+                kind: found if isinstance(found, str) else Missing(why=str(found["why"]))
+                for kind, found in graphs.items()
+            }
+        except (OSError, ValueError, AttributeError, TypeError, LookupError) as error:
             raise ConfigError(
                 f"{self.graphs_file}: not the graphs of a run ({error}); delete the run folder and "
                 "prepare it again"

@@ -94,12 +94,15 @@ def deployments(part: ArmResults) -> Iterator[tuple[PhaseReport, Deployment]]:
 
 
 def deployed_forms(found: DeviceResults) -> list[FormResults]:
-    """By round and form; empty where the device knows no form but the trained one."""
+    """By round and form, those that could not be made last.
+
+    It is empty where the device knows no form but the trained one.
+    """
     groups: dict[tuple[int, str], list[Deployment]] = {}
     for report, deployment in deployments(found.part):
         groups.setdefault((report.ticket.round, deployment.form), []).append(deployment)
     accuracies = {accuracy.round: accuracy.share for accuracy in found.part.accuracies}
-    return [
+    ran = [
         FormResults(
             arm=found.part.arm.name,
             device=found.device.name,
@@ -116,6 +119,28 @@ def deployed_forms(found: DeviceResults) -> list[FormResults]:
         )
         for (number, form), own in sorted(groups.items())
     ]
+    return [*ran, *_unmade_forms(found)]
+
+
+def _unmade_forms(found: DeviceResults) -> Iterator[FormResults]:
+    """Forms that would have run in every evaluated round, had there been a graph of them."""
+    missing = found.part.missing_graphs if "onnx" in found.backends else {}
+    for form, why in missing.items():
+        for accuracy in found.part.accuracies:
+            yield FormResults(
+                arm=found.part.arm.name,
+                device=found.device.name,
+                form=form,
+                round=accuracy.round,
+                n_clients=accuracy.n_clients,
+                is_exact=False,
+                trained=accuracy.share,
+                deployed=why,
+                seconds_per_example=why,
+                agreements=(),
+                operations=why,
+                failures=(why.why,) * accuracy.n_clients,
+            )
 
 
 def contradiction(deployment: Deployment) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable
 
@@ -13,8 +12,9 @@ from fedcore.errors import ConfigError
 from fedcore.graphs import GraphKind, training_kind
 from fedcore.layout import RunFolder
 from fedcore.plan import ModelSpec
+from fedcore.types import Missing
 
-__all__ = ["check_devices", "write_graphs"]
+__all__ = ["check_devices", "missing_int8", "write_graphs"]
 
 Refusal = Callable[[ModelSpec, Arm], "str | None"]
 """Of a model as the arm's defences have it, and of the arm itself."""
@@ -36,38 +36,56 @@ def check_devices(experiment: Experiment, arm: Arm) -> None:
             )
 
 
-def write_graphs(experiment: Experiment, arm: Arm, run: RunFolder) -> dict[GraphKind, str]:
+def write_graphs(
+    experiment: Experiment, arm: Arm, run: RunFolder
+) -> dict[GraphKind, str | Missing]:
     """Export what the arm's clients run on ONNX, beside the weights.
 
     Returns:
-        Digests by kind; none where no client of the arm needs graphs.
+        Digests by kind, or why there is no int8 graph, which no client needs to take part; nothing
+        where no client of the arm runs graphs.
 
     Raises:
         ConfigError: a package is missing here, or the model cannot be exported.
     """
-    if not any(device.backend == "onnx" for device in _devices(experiment, arm)):
+    if not _runs_graphs(experiment, arm):
         return {}
-    from fedcore.nn.export import (
-        export_inference,
-        export_int8,
-        export_local_step,
-        export_training,
-    )
-
-    model, n_steps = chain(arm.defences).model(arm.model), arm.encoding.n_steps
-    exports = {"training": export_training, "local_step": export_local_step}
-    kind = training_kind(arm.training)
-    graphs: dict[GraphKind, bytes] = {
-        kind: exports[kind](model, n_steps=n_steps),
-        "inference": export_inference(model, n_steps=n_steps),
+    trains_with = training_kind(arm.training)
+    graphs: dict[GraphKind, bytes | Missing] = {
+        trains_with: _graph(trains_with, arm),
+        "inference": _graph("inference", arm),
+        "int8": missing_int8(experiment, arm) or _graph("int8", arm),
     }
-    with contextlib.suppress(ConfigError):  # some neurons have no int8 form; nothing else needs it
-        graphs["int8"] = export_int8(model, n_steps=n_steps)
-    digests: dict[GraphKind, str] = {}
-    for name, blob in graphs.items():
-        digests[name] = hashlib.sha256(blob).hexdigest()
-        (run.artefacts / digests[name]).write_bytes(blob)
-    return digests
+    found: dict[GraphKind, str | Missing] = {}
+    for kind, graph in graphs.items():
+        if isinstance(graph, Missing):
+            found[kind] = graph
+        else:
+            found[kind] = sha256 = hashlib.sha256(graph).hexdigest()
+            (run.artefacts / sha256).write_bytes(graph)
+    return found
+
+
+def missing_int8(experiment: Experiment, arm: Arm) -> Missing | None:
+    """Why the arm's clients on ONNX run no int8 form; None if they do, or if there are none."""
+    try:
+        if _runs_graphs(experiment, arm):
+            _graph("int8", arm)
+    except ConfigError as error:
+        return Missing(why=str(error))
+    return None
+
+
+def _runs_graphs(experiment: Experiment, arm: Arm) -> bool:
+    return any(device.backend == "onnx" for device in _devices(experiment, arm))
+
+
+def _graph(kind: GraphKind, arm: Arm) -> bytes:
+    """Of the model as the arm's defences have it."""
+    from fedcore.nn.export import export
+
+    model = chain(arm.defences).model(arm.model)
+    return export(kind, model, n_steps=arm.encoding.n_steps)
 
 
 def _devices(experiment: Experiment, arm: Arm) -> list[Device]:
@@ -84,7 +102,7 @@ def _onnx_refusal(model: ModelSpec, arm: Arm) -> str | None:
             f"devices of backend 'onnx' need graphs, and to make them the package {error.name!r}, "
             "which is not installed here; pip install 'leakwatt[export-onnx]'"
         ) from error
-    return refusal(model, arm.training, arm.defences)
+    return refusal(model, arm.training, arm.defences, n_steps=arm.encoding.n_steps)
 
 
 def _lava_refusal(model: ModelSpec, arm: Arm) -> str | None:

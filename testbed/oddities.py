@@ -1,4 +1,7 @@
-"""What an experiment may well say, and most likely does not mean: told, never refused."""
+"""What is told of an experiment and never refused.
+
+That is what it may well say and most likely does not mean, and what its clients cannot run.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from collections.abc import Iterator
 from aggregator.strategies.base import STRATEGIES
 from fedcore.config import Arm, Experiment
 from fedcore.strict import build
+from testbed.devices import missing_int8
 
-__all__ = ["oddities", "tell_oddities"]
+__all__ = ["oddities", "tell_notes", "unmade_forms"]
 
 _WHOLE_UPDATE = 1.0  # the server's rate that takes a mean delta as it is
 
@@ -19,10 +23,20 @@ def oddities(experiment: Experiment) -> list[str]:
     return [f"arm {arm.name!r}: {odd}" for arm in experiment.arms for odd in _of_arm(arm)]
 
 
-def tell_oddities(experiment: Experiment, *, where: str) -> None:
-    """Write them to standard error, after the name of the file."""
-    for odd in oddities(experiment):
-        sys.stderr.write(f"{where}: note: {odd}\n")
+def unmade_forms(experiment: Experiment) -> list[str]:
+    """One line for each arm whose clients cannot run what they would deploy, with the reason."""
+    missing = {arm.name: missing_int8(experiment, arm) for arm in experiment.arms}
+    return [
+        f"arm {name!r}: clients on backend 'onnx' train and run no int8 form: {reason.why}"
+        for name, reason in missing.items()
+        if reason
+    ]
+
+
+def tell_notes(experiment: Experiment, *, where: str) -> None:
+    """Write both to standard error, after the name of the file."""
+    for note in (*oddities(experiment), *unmade_forms(experiment)):
+        sys.stderr.write(f"{where}: note: {note}\n")
 
 
 def _of_arm(arm: Arm) -> Iterator[str]:

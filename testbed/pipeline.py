@@ -18,7 +18,7 @@ from testbed.display import Display
 from testbed.experiment import load_checked, prepare
 from testbed.folders import MASTER_FILE, find_experiment, folders_for
 from testbed.judge import judge
-from testbed.oddities import tell_oddities
+from testbed.oddities import tell_notes
 from testbed.report.page import write_report
 from testbed.report.summary import summary_table, summary_text
 from testbed.results import load_results
@@ -41,7 +41,7 @@ def open_run(file: Path, *, runs: Path, private: Path, fresh: bool) -> Run:
     experiment = load_checked(file)
     folder, hidden = folders_for(experiment, runs=runs, private=private, fresh=fresh)
     prepare(experiment, folder, hidden, master_file=private / MASTER_FILE, where=file.name)
-    tell_oddities(experiment, where=file.name)
+    tell_notes(experiment, where=file.name)
     return Run(experiment=experiment, folder=folder, private=hidden)
 
 

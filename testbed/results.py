@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from aggregator.records import AcceptedUpdate, AuditRow, ClientRow, ClosedRound, StoreReader
 from fedcore.config import Arm, Experiment
@@ -49,6 +49,7 @@ class ArmResults:
         reconstructions: the attack's answers, by round and client.
         findings: the judge's, or why there are none.
         exposures: scores without an attack; none where they were not asked for.
+        missing_graphs: why clients on ONNX could not be given some kinds of graphs, by kind.
     """
 
     arm: Arm
@@ -60,6 +61,7 @@ class ArmResults:
     reconstructions: tuple[Reconstruction, ...]
     findings: Findings | Missing
     exposures: tuple[Exposure, ...] = ()
+    missing_graphs: Mapping[str, Missing] = field(default_factory=dict)
 
     def of_clients(self, clients: Collection[str]) -> ArmResults:
         """What some of its clients left behind; rounds and their time are everybody's."""
@@ -171,4 +173,5 @@ def _load_arm(
         reconstructions=answers_of(run, run_id),
         findings=findings,
         exposures=read_exposures(run, run_id),
+        missing_graphs=run.missing_graphs(arm),
     )

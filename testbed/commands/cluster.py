@@ -78,7 +78,7 @@ def _prepare(args: argparse.Namespace) -> None:
     from fedcore.layout import PrivateFolder, RunFolder
     from testbed.experiment import load_checked, prepare
     from testbed.folders import MASTER_FILE, find_experiment, folders_for
-    from testbed.oddities import tell_oddities
+    from testbed.oddities import tell_notes
 
     file = find_experiment(args.experiment)
     experiment = load_checked(file)
@@ -90,5 +90,5 @@ def _prepare(args: argparse.Namespace) -> None:
         private = PrivateFolder(args.private_folder)
         master_file = private.root / MASTER_FILE
     prepare(experiment, folder, private, master_file=master_file, where=file.name)
-    tell_oddities(experiment, where=file.name)
+    tell_notes(experiment, where=file.name)
     sys.stdout.write(f"run folder      {folder.root}\nprivate folder  {private.root}\n")

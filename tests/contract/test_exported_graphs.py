@@ -156,13 +156,13 @@ def test_a_graph_is_self_contained_and_names_its_model(export) -> None:
 
 
 def test_another_rule_and_a_view_of_the_batch_are_refused_by_name() -> None:
-    assert refusal(SPEC, Training(), []) is None
+    assert refusal(SPEC, Training(), [], n_steps=2) is None
     options = {"max_norm": 1.0, "noise_multiplier": 1.0, "batch_size": 8}
-    assert refusal(SPEC, Training(), [Choice(name="dp-sgd", options=options)]) is None
-    assert refusal(SPEC, Training(rule="e-prop"), []) == (
+    assert refusal(SPEC, Training(), [Choice(name="dp-sgd", options=options)], n_steps=2) is None
+    assert refusal(SPEC, Training(rule="e-prop"), [], n_steps=2) == (
         "learning rule 'e-prop' is not exported to ONNX, only 'backprop' is"
     )
-    assert refusal(SPEC, Training(), [Choice(name="soteria")]) == (
+    assert refusal(SPEC, Training(), [Choice(name="soteria")], n_steps=2) == (
         "defence 'soteria' asks how the network answers to its inputs, which is not exported to "
         "ONNX"
     )
@@ -196,7 +196,7 @@ def test_a_model_that_cannot_be_traced_is_refused_by_what_is_in_the_way(
 ) -> None:
     monkeypatch.setitem(architecture._ACTIVATIONS, "relu", layer)
     plain = ModelSpec(name="mlp", input_shape=(6,), n_classes=3, options={"hidden": [5]})
-    line = refusal(plain, Training(), [])
+    line = refusal(plain, Training(), [], n_steps=2)
     assert line is not None
     assert line.startswith("model 'mlp' cannot be exported to ONNX: ")
     assert says in line

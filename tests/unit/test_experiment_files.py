@@ -12,7 +12,7 @@ pytest.importorskip("torch")  # models and attacks are built to be checked
 
 from testbed import cli
 from testbed.experiment import check, load_checked
-from testbed.oddities import oddities, tell_oddities
+from testbed.oddities import oddities, tell_notes
 
 pytestmark = pytest.mark.torch
 
@@ -248,7 +248,7 @@ def test_an_odd_pair_is_told_and_not_refused(
 ) -> None:
     path = tmp_path / WHERE
     path.write_text(f'name = "mine"\n[strategy]\n{strategy}\n[training]\n{training}\n')
-    tell_oddities(load_checked(path), where=WHERE)
+    tell_notes(load_checked(path), where=WHERE)
     said = capsys.readouterr().err
     assert note in said
     assert said.count("\n") == bool(note)

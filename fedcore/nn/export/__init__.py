@@ -13,14 +13,24 @@ spec gives the same bytes with the same versions of torch and onnx.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from fedcore.defences.base import chain
 from fedcore.errors import ConfigError
-from fedcore.graphs import FORMAT, FORMAT_KEY, LAYERS_KEY, MODEL_KEY, layers_to_text
+from fedcore.graphs import (
+    FORMAT,
+    FORMAT_KEY,
+    LAYERS_KEY,
+    MODEL_KEY,
+    GraphKind,
+    layers_to_text,
+    training_kind,
+)
 from fedcore.nn.export.int8 import int8_network
 from fedcore.nn.export.layers import graph_layers
 from fedcore.nn.export.tracing import trace
@@ -30,9 +40,16 @@ from fedcore.nn.learning_rules.backprop import descend
 from fedcore.nn.models import build
 from fedcore.nn.models.network import Network
 from fedcore.plan import Choice, ModelSpec, Training
-from fedcore.strict import digest
+from fedcore.strict import canonical_json, digest, parse
 
-__all__ = ["export_inference", "export_int8", "export_local_step", "export_training", "refusal"]
+__all__ = [
+    "export",
+    "export_inference",
+    "export_int8",
+    "export_local_step",
+    "export_training",
+    "refusal",
+]
 
 Named = dict[str, Tensor]
 
@@ -149,7 +166,36 @@ def _export_forward(name: str, network: Network, inputs: Callable[[int], Named])
     return _export(name, network, say, used)
 
 
-def refusal(model: ModelSpec, training: Training, defences: Sequence[Choice]) -> str | None:
+def export(kind: GraphKind, model: ModelSpec, *, n_steps: int) -> bytes:
+    """A graph for clients, in float32. A process traces the same one once: that takes seconds.
+
+    Args:
+        kind: which of the functions above makes it.
+        model: the network.
+        n_steps: of time.
+
+    Raises:
+        ConfigError: see `export_training`.
+    """
+    return _traced_once(kind, canonical_json(model), n_steps)
+
+
+@lru_cache(maxsize=16)
+def _traced_once(kind: GraphKind, model: bytes, n_steps: int) -> bytes:
+    return _EXPORTS[kind](parse(ModelSpec, json.loads(model), where="model"), n_steps=n_steps)
+
+
+_EXPORTS: dict[GraphKind, Callable[..., bytes]] = {
+    "training": export_training,
+    "local_step": export_local_step,
+    "inference": export_inference,
+    "int8": export_int8,
+}
+
+
+def refusal(
+    model: ModelSpec, training: Training, defences: Sequence[Choice], *, n_steps: int
+) -> str | None:
     """What keeps a client from training on exported graphs, in one line; None if nothing does.
 
     Defences on example gradients are no obstacle: the training graph takes batches of one.
@@ -158,6 +204,7 @@ def refusal(model: ModelSpec, training: Training, defences: Sequence[Choice]) ->
         model: as the defences have it.
         training: of the arm.
         defences: likewise.
+        n_steps: of time.
 
     Raises:
         ConfigError: no such model or defence at all.
@@ -171,7 +218,7 @@ def refusal(model: ModelSpec, training: Training, defences: Sequence[Choice]) ->
                 "exported to ONNX"
             )
     try:
-        export_training(model, n_steps=2)
+        export(training_kind(training), model, n_steps=n_steps)
     except ConfigError as error:
         return f"model {model.name!r} cannot be exported to ONNX: {error}"
     return None

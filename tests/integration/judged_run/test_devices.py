@@ -27,7 +27,13 @@ from testbed.exports import export
 from testbed.fairness import unlike_devices
 from testbed.judge import judge
 from testbed.pipeline import show_report
-from testbed.report.devices import device_plain, device_tables
+from testbed.report.devices import (
+    device_gaps,
+    device_plain,
+    device_tables,
+    form_rows,
+    last_forms,
+)
 from testbed.report.page import write_report
 from testbed.report.summary import summary_table, summary_text
 from testbed.report.words import DASH
@@ -256,6 +262,22 @@ def test_forms_are_counted_over_their_own_client_rounds(found) -> None:
     assert all(f.trained == evaluated[f.round] for f in forms)
     assert forms[0].seconds_per_example == pytest.approx(0.05)
     assert not deployed_forms(found["ann", "laptop"])
+
+
+def test_a_form_that_could_not_be_made_says_why_where_its_figures_would_stand(results) -> None:
+    why = Missing(why="it has no int8 form")
+    (ann, snn) = results.arms
+    found = by_device(replace(results, arms=(replace(ann, missing_graphs={"int8": why}), snn)))
+    last = {one.device.name: last_forms(one) for one in found if one.part.arm.name == "ann"}
+    assert not last["laptop"]  # it runs torch, which would not deploy it either
+    (form,) = (one for one in last["chip"] if one.form == "int8")
+    assert (form.round, form.deployed, form.operations) == (9, why, why)
+    (row,) = form_rows([form])
+    assert (row["deployed"], row["time"]) == (DASH, DASH)
+    assert row["trained"] != DASH
+    assert row["agreements"] == [("did not run on 1 client: it has no int8 form", False)]
+    assert ("ann", "accuracy, int8 on chip", "it has no int8 form") in list(device_gaps(found))
+    assert contradictions(found) == contradictions(by_device(results))
 
 
 def test_a_contradiction_is_an_error_wherever_the_run_is_shown(world, results, source: str) -> None:
