@@ -97,30 +97,31 @@ def sample() -> Iterator[ModelSpec]:
         yield replace(base, spiking=True, neuron=lif[turn], init_gain=4.0)
     normalised = {**_SMALL["convnet"], "normalisation": "batch-train"}
     yield replace(base, name="convnet", spiking=True, options=normalised)
-    slayer = NeuronSpec(
-        name="slayer-cuba", reset="zero", surrogate="exponential", options={"delay_shift": False}
-    )
-    yield replace(
-        base,
-        name="mlp",
-        spiking=True,
-        neuron=slayer,
-        readout="spike_count",
-        options=_SMALL["mlp"],
-        init_gain=4.0,
-    )
+    slayer = NeuronSpec(name="slayer-cuba", reset="zero", surrogate="exponential")
+    for name, delay in (("mlp", False), ("convnet", True)):
+        yield replace(
+            base,
+            name=name,
+            spiking=True,
+            neuron=replace(slayer, options={"delay_shift": False, "delay": delay}),
+            readout="spike_count",
+            options=_SMALL[name],
+            init_gain=4.0,
+        )
 
 
 def neurons() -> Iterator[NeuronSpec]:
-    """Every neuron, reset and surrogate."""
-    for name, reset, detach, surrogate in product(
-        NEURONS.names(), ("subtract", "zero"), (False, True), SURROGATES
+    """Every neuron, reset and surrogate, and axons that delay."""
+    for name, reset, detach, surrogate, options in product(
+        NEURONS.names(), ("subtract", "zero"), (False, True), SURROGATES, ({}, {"delay": True})
     ):
         try:
-            spec = NeuronSpec(name=name, reset=reset, detach_reset=detach, surrogate=surrogate)
+            spec = NeuronSpec(
+                name=name, reset=reset, detach_reset=detach, surrogate=surrogate, options=options
+            )
             NEURONS.get(name)(replace(spec, sharpness=1.0, threshold=0.5))
         except ConfigError:
-            continue  # it has no such reset
+            continue  # it has no such reset or option
         yield replace(spec, sharpness=1.0, threshold=0.5)
 
 
@@ -174,7 +175,10 @@ def _difference(
     spec: ModelSpec, graph: onnxruntime.InferenceSession, encoding: str, dtype: torch.dtype
 ) -> Difference:
     network, rng = build(spec), stream(0, "parity", encoding)
-    params = {n: torch.tensor(w, dtype=dtype) for n, w in initial_weights(spec, 1).items()}
+    params = {
+        n: torch.tensor(w * (2 if n.endswith(".delay") else 1), dtype=dtype)
+        for n, w in initial_weights(spec, 1).items()
+    }
     inputs = torch.tensor(_inputs(spec, encoding, rng), dtype=dtype)
     labels = torch.tensor(rng.integers(0, spec.n_classes, BATCH))
     fed = {**params, "inputs": inputs, "labels": labels}

@@ -51,6 +51,7 @@ class Case:
         gain: factor on the default initial weights, the readout's too.
         rate: of random input spikes; None for analogue inputs in [0, 1].
         n_steps: of time.
+        delays: in which those of the axons are drawn, as the twin's option "delay" has them.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Case:
     gain: float = 4.0
     rate: float | None = 0.3
     n_steps: int = 16
+    delays: tuple[float, float] = (0.0, 1.0)
 
 
 CASES = {
@@ -94,6 +96,29 @@ CASES = {
     "deep-shifted": Case(model="mlp", options={"hidden": [18, 16, 14]}, gain=3.0),
     "convnet": Case(
         model="convnet", options={"channels": [4, 6]}, input_shape=(2, 9, 8), n_steps=12
+    ),
+    "deep-delays": Case(
+        model="mlp",
+        options={"hidden": [18, 16, 14]},
+        neuron={"delay": True},
+        gain=3.0,
+        n_steps=24,
+        delays=(-2.0, 5.0),
+    ),
+    "dense-long-delays": Case(
+        model="mlp",
+        options={"hidden": [20]},
+        neuron={"delay": True, "delay_shift": False},
+        n_steps=72,
+        delays=(50.0, 70.0),
+    ),
+    "convnet-delays": Case(
+        model="convnet",
+        options={"channels": [4, 6]},
+        input_shape=(2, 9, 8),
+        neuron={"delay": True},
+        n_steps=16,
+        delays=(0.0, 4.0),
     ),
     "lenet": Case(
         model="lenet", options={}, input_shape=(1, 8, 8), neuron={"delay_shift": False}, n_steps=8
@@ -130,6 +155,7 @@ def blocks(case: Case) -> Iterator[tuple[str, torch.nn.Module]]:
     from lava.lib.dl.slayer.block import cuba
 
     ways: dict[str, Any] = {"delay_shift": case.neuron.get("delay_shift", True)}
+    hidden = {"delay": case.neuron.get("delay", False)}
     if not case.neuron.get("quantise_weights", True):
         ways["pre_hook_fx"] = None
     channels, *size = case.input_shape
@@ -140,14 +166,14 @@ def blocks(case: Case) -> Iterator[tuple[str, torch.nn.Module]]:
     for i, (n, stride) in enumerate(convolutions, start=1):
         yield (
             f"conv{i}",
-            cuba.Conv(case.slayer, channels, n, 5, stride=stride, padding=2, **ways),
+            cuba.Conv(case.slayer, channels, n, 5, stride=stride, padding=2, **hidden, **ways),
         )
         channels, size = n, [(s - 1) // stride + 1 for s in size]
     if convolutions:
         yield "flatten", cuba.Flatten()
     n_inputs = channels * prod(size)
     for i, n in enumerate(case.options.get("hidden", ()), start=1):
-        yield f"hidden{i}", cuba.Dense(case.slayer, n_inputs, n, **ways)
+        yield f"hidden{i}", cuba.Dense(case.slayer, n_inputs, n, **hidden, **ways)
         n_inputs = n
     yield READOUT, cuba.Dense(case.slayer, n_inputs, N_CLASSES, **ways)
 
@@ -158,22 +184,27 @@ def compute(name: str, case: Case) -> dict[str, np.ndarray]:
     drawn = rng.random((case.n_steps, N_EXAMPLES, *case.input_shape), dtype=np.float32)
     inputs = drawn if case.rate is None else (drawn < case.rate).astype(np.float32)
     labels = rng.integers(0, N_CLASSES, N_EXAMPLES)
-    weights = {n: np.float32(case.gain) * w for n, w in initial_weights(spec, 1).items()}
+    weights = {
+        n: np.float32(rng.uniform(*case.delays, w.shape) if n.endswith("delay") else case.gain * w)
+        for n, w in initial_weights(spec, 1).items()
+    }
     found = {f"weight/{n}": w for n, w in weights.items()}
 
     x, by_name = torch.from_numpy(inputs).movedim(0, -1), dict(blocks(case))
     for layer, block in by_name.items():
-        if layer != "flatten":
-            weight = torch.from_numpy(weights[f"{layer}.weight"])
-            block.synapse.weight.data = weight.reshape(block.synapse.weight.shape)
+        parameters = _parameters(layer, block)
+        for learned, parameter in parameters.items():
+            given = torch.from_numpy(weights[learned].copy())  # SLAYER clamps delays in place
+            parameter.data = given.reshape(*given.shape, *[1] * (parameter.dim() - given.dim()))
         x = block(x)
-        if layer != "flatten":
+        if parameters:
             found[f"spikes/{layer}"] = x.detach().movedim(-1, 0).numpy().astype(np.uint8)
     loss = F.cross_entropy(x.sum(-1), torch.from_numpy(labels))
     loss.backward()
-    for layer in by_name.keys() - {"flatten"}:
-        slope = by_name[layer].synapse.weight.grad.numpy()
-        found[f"gradient/{layer}.weight"] = slope.reshape(weights[f"{layer}.weight"].shape)
+    for layer, block in by_name.items():
+        for learned, parameter in _parameters(layer, block).items():
+            slope = parameter.grad.numpy()
+            found[f"gradient/{learned}"] = slope.reshape(weights[learned].shape)
     return found | {
         "model": np.array(canonical_json(spec).decode()),
         "slayer": np.array(json.dumps(case.slayer, sort_keys=True)),
@@ -181,6 +212,17 @@ def compute(name: str, case: Case) -> dict[str, np.ndarray]:
         "labels": labels,
         "loss": loss.detach().numpy(),
     }
+
+
+def _parameters(layer: str, block: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """What a block learns, by Leakwatt's names."""
+    if layer == "flatten":
+        return {}
+    learned = {f"{layer}.weight": block.synapse.weight}
+    if block.delay is not None:
+        block.delay.init = True  # or its first run would draw delays
+        learned[f"{layer}_axons.delay"] = block.delay.delay
+    return learned
 
 
 def differences(kept: dict[str, np.ndarray], now: dict[str, np.ndarray]) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fedcore.errors import ConfigError
 from fedcore.nn.functional import logits
+from fedcore.nn.models.axons import Axons
 from fedcore.nn.models.network import Integrating, Network, Sampling, Spiking
 from fedcore.nn.models.normalisation import BatchNorm
 from fedcore.operations import LayerCount
@@ -27,7 +28,7 @@ __all__ = ["count_layers"]
 
 _SYNAPSES = (nn.Conv2d, nn.Linear)
 _NOT_SYNAPTIC = (nn.AvgPool2d, nn.Flatten, nn.ReLU, nn.Sigmoid, nn.Tanh)
-_COUNTED = (*_SYNAPSES, *_NOT_SYNAPTIC, BatchNorm, Integrating, Sampling, Spiking)
+_COUNTED = (*_SYNAPSES, *_NOT_SYNAPTIC, Axons, BatchNorm, Integrating, Sampling, Spiking)
 
 
 def count_layers(
@@ -80,7 +81,7 @@ def count_layers(
             hooks.append(layer.register_forward_hook(partial(count_synapses, name)))
         elif isinstance(layer, nn.AvgPool2d):
             hooks.append(layer.register_forward_hook(partial(count_pooled, name)))
-        elif isinstance(layer, Spiking):
+        elif isinstance(layer, Axons | Spiking):  # of the latter, those that axons deliver in time
             hooks.append(layer.register_forward_hook(partial(count_spikes, name)))
     try:
         with torch.no_grad():

@@ -33,11 +33,15 @@ N_STEPS, BATCH = 4, 6
 ANN = ModelSpec(name="mlp", input_shape=(1, 4, 4), options={"hidden": [8]})
 CUBA = NeuronSpec(name="slayer-cuba", reset="zero", surrogate="exponential", sharpness=0.5)
 AT_ONCE = replace(CUBA, options={"delay_shift": False})
+DELAYED = replace(CUBA, options={"delay_shift": False, "delay": True})
 SPECS = {
     "ann": ANN,
     "snn": replace(ANN, spiking=True),
     "cuba": replace(ANN, spiking=True, readout="spike_count", neuron=CUBA, init_gain=8.0),
     "cuba-at-once": replace(ANN, spiking=True, readout="spike_count", neuron=AT_ONCE),
+    "cuba-delayed": replace(
+        ANN, spiking=True, readout="spike_count", neuron=DELAYED, init_gain=8.0
+    ),
 }
 
 
@@ -88,7 +92,8 @@ def spikes(*, n_batches: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def weights(kind: str) -> dict[str, np.ndarray]:
-    return initial_weights(SPECS[kind], 5)
+    drawn = initial_weights(SPECS[kind], 5)
+    return {n: N_STEPS * w if n.endswith(".delay") else w for n, w in drawn.items()}
 
 
 def test_operations_are_counted_per_layer_or_their_absence_has_a_reason(

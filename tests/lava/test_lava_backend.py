@@ -61,6 +61,7 @@ SPECS = {
     ),
     "without leak": with_neuron(MLP, decay=1.0, threshold=9.0, options={"current_decay": 0.0}),
     "without memory": with_neuron(MLP, threshold=0.5, options={"current_decay": 1.0}),
+    "delays": with_neuron(replace(MLP, options={"hidden": [20, 16]}), options={"delay": True}),
     "series": replace(MLP, input_shape=(3, 10)),
     "conv": CONV,
     "conv, at once": with_neuron(
@@ -70,8 +71,9 @@ SPECS = {
 
 
 def weights(spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Strong enough for spikes in every layer."""
-    return {name: 2 * w for name, w in initial_weights(spec, 1).items()}
+    """Strong enough for spikes in every layer; delays up to more than an example takes."""
+    factors = {"weight": 2.0, "delay": 1.5 * N_STEPS}
+    return {n: factors[n.rpartition(".")[2]] * w for n, w in initial_weights(spec, 1).items()}
 
 
 def batch(spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -33,12 +33,15 @@ def test_an_arm_that_lava_clients_cannot_train_names_them() -> None:
 def test_what_a_chip_does_not_have_is_refused_by_name() -> None:
     model = load_experiment(MIXED).arms[0].model
     free = {**model.neuron.options, "quantise_weights": False}
+    late = replace(model.neuron, options={**model.neuron.options, "delay": True})
+    assert refusal(replace(model, neuron=late)) is None
     for other, named in (
         (replace(model, spiking=False), "no spiking neurons"),
         (replace(model, neuron=NeuronSpec()), "'lif'"),
         (replace(model, readout="per_step"), "readout 'spike_count'"),
         (replace(model, neuron=replace(model.neuron, surrogate="arctan")), "'exponential' only"),
         (replace(model, neuron=replace(model.neuron, options=free)), "quantise_weights"),
+        (replace(model, name="convnet", options={}, neuron=late), "convolutions with delays"),
     ):
         assert named in (refusal(other) or "")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from fedcore.data.encodings import encoding_of
 from fedcore.errors import ConfigError
 from fedcore.nn.models import build
@@ -32,11 +34,16 @@ def refusal(model: ModelSpec) -> str | None:
         found = f"neuron {model.neuron.name!r}" if model.spiking else "no spiking neurons"
         return f"model {model.name!r} has {found}; SLAYER trains 'slayer-cuba' only"
     try:
-        build(model)
+        network = build(model)
         neuron = SlayerCuba(model.neuron)
         neuron.slayer_parameters()
     except ConfigError as error:
         return str(error)
     if not neuron.options.quantise_weights:
         return "quantise_weights is false, and a chip has no weights but those of 8 bits"
+    if neuron.learns_delays and any(isinstance(layer, nn.Conv2d) for layer in network.children()):
+        return (
+            f"model {model.name!r} has convolutions with delays, which netx does not load onto a "
+            "chip; set delay = false, or take model 'mlp'"
+        )
     return None

@@ -47,7 +47,7 @@ class Exported(NamedTuple):
 class SlayerNetwork(Network):
     """A network that SLAYER computes; whatever takes its twin takes it, too.
 
-    The twin's layers say parameters and geometry. The blocks' own weights are only what was last
+    The twin's layers say parameters and geometry. The blocks' own parameters are only what was last
     exported.
 
     Args:
@@ -65,14 +65,16 @@ class SlayerNetwork(Network):
             raise ConfigError(f"backend 'lava': {reason}")
         super().__init__(spec, dict(build(spec).named_children()))
         neuron = SlayerCuba(spec.neuron)
-        common = {
-            "neuron_params": neuron.slayer_parameters(),
-            "delay_shift": neuron.options.delay_shift,
-        }
+        layers = dict(self.named_children())
         self.steps_per_layer = int(neuron.options.delay_shift)
         # Not registered: their parameters are not the model's.
         self._blocks: dict[str, Any] = {}
-        for name, layer in self.named_children():
+        for name, layer in layers.items():
+            common = {
+                "neuron_params": neuron.slayer_parameters(),
+                "delay": f"{name}_axons" in layers,
+                "delay_shift": neuron.options.delay_shift,
+            }
             if isinstance(layer, nn.Linear):
                 self._blocks[name] = cuba.Dense(
                     in_neurons=layer.in_features, out_neurons=layer.out_features, **common
@@ -88,6 +90,8 @@ class SlayerNetwork(Network):
                 )
             elif isinstance(layer, nn.Flatten):
                 self._blocks[name] = cuba.Flatten()
+            if common["delay"]:
+                self._blocks[name].delay.init = True  # or its first run would draw delays
 
     def forward(self, inputs: Tensor, noise: Tensor | None = None) -> Run:
         """Run SLAYER's blocks from rest; see `Network.forward`."""
@@ -97,9 +101,8 @@ class SlayerNetwork(Network):
                 x = block(x)
                 continue
             received[name] = x.movedim(-1, 0)
-            layer: Any = self.get_submodule(name)  # its weight is what `functional.run` was given
-            weight = layer.weight.reshape(block.synapse.weight.shape)
-            x = functional_call(block, {"synapse.weight": weight}, (x,))
+            given = dict(self.named_parameters())  # to `functional.run`
+            x = functional_call(block, _parameters(name, block, given), (x,))
         trace = x.movedim(-1, 0)
         return Run(received=received, trace=trace, logits=self._logits(trace), penalty=0.0)
 
@@ -124,11 +127,19 @@ class SlayerNetwork(Network):
                 if isinstance(block, cuba.Flatten):
                     block.export_hdf5(group)
                     continue
-                own = block.synapse.weight
-                own.data = params[f"{name}.weight"].reshape(own.shape)
+                for own, tensor in _parameters(name, block, params).items():
+                    block.get_parameter(own).data = tensor
                 block.export_hdf5(group)
                 written[f"{name}.weight"] = group["weight"][()].astype(np.int16)
         return Exported(hdf5=blob.getvalue(), layers=self.tables(written))
+
+
+def _parameters(name: str, block: Any, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's parameters by its block's own names; delays as copies, which SLAYER clamps."""
+    own = {"synapse.weight": params[f"{name}.weight"].reshape(block.synapse.weight.shape)}
+    if block.delay is not None:
+        own["delay.delay"] = params[f"{name}_axons.delay"].clone()
+    return own
 
 
 def _table(layer: nn.Module, *, name: str, weight: np.ndarray) -> LayerTable:

@@ -6,12 +6,14 @@ ends with the process that started it, whose end closes its standard input, and 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 from lava.lib.dl.netx import hdf5
 from lava.magma.core.run_conditions import RunSteps
@@ -26,9 +28,10 @@ __all__ = ["main", "run"]
 def run(network: Path, inputs: np.ndarray) -> list[np.ndarray]:
     """Spikes of every layer, each example from rest.
 
-    The examples follow one another without a pause. A layer is one step behind the one before it
-    and forgets an example's end as the next one's beginning arrives; here its trains are moved
-    back, so that step t is what it makes of step t of the inputs.
+    A layer is one step behind the one before it and forgets an example's end as the next one's
+    beginning arrives; here its trains are moved back, so that step t is what it makes of step t of
+    the inputs. Without delays the examples follow one another. What is on its way through delayed
+    synapses is not forgotten, so that pauses of an example's length let it arrive.
 
     Args:
         network: file for netx.
@@ -46,10 +49,11 @@ def run(network: Path, inputs: np.ndarray) -> list[np.ndarray]:
     )
     if len(net.inp.shape) == 1:
         inputs = inputs.reshape(n_steps, n_examples, -1)
-    one_after_another = inputs.T.reshape(*inputs.shape[:1:-1], n_examples * n_steps)
-    n_columns = n_examples * n_steps + len(net.layers)
+    period = n_steps * (1 + _pauses(network, n_steps=n_steps))
+    n_columns = n_examples * period + len(net.layers)
     data = np.zeros((*net.inp.shape, n_columns), dtype=int)
-    data[..., : n_examples * n_steps] = one_after_another
+    for example, spikes in enumerate(np.moveaxis(inputs, 1, 0)):
+        data[..., example * period :][..., :n_steps] = spikes.T
     source = io.source.RingBuffer(data=data)
     source.s_out.connect(net.inp)
     sinks = []
@@ -66,11 +70,18 @@ def run(network: Path, inputs: np.ndarray) -> list[np.ndarray]:
     finally:
         net.stop()  # or the interpreter never ends
     return [
-        spikes[..., behind : behind + n_examples * n_steps]
-        .reshape(*spikes.shape[:-1], n_examples, n_steps)
+        spikes[..., behind : behind + n_examples * period]
+        .reshape(*spikes.shape[:-1], n_examples, period)[..., :n_steps]
         .T
         for behind, spikes in enumerate(heard, start=1)
     ]
+
+
+def _pauses(network: Path, *, n_steps: int) -> int:
+    """After how many resets nothing moves any more: each layer waits for what was sent to it."""
+    with h5py.File(network) as file:
+        delays = [layer["delay"][()].max() for layer in file["layer"].values() if "delay" in layer]
+    return sum(math.ceil(delay / n_steps) for delay in delays)
 
 
 def _end_with_parent() -> None:

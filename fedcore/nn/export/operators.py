@@ -151,6 +151,12 @@ def _affine(graph: Graph, out: Meta, bias: Operand, a: Operand, b: Operand) -> V
     return _product(graph, out, a, b, value)
 
 
+def _products(graph: Graph, out: Meta, a: Operand, b: Operand) -> Value:
+    """Of matrices in a batch."""
+    names = (graph.whole(graph.value(x, out.dtype)) for x in (a, b))
+    return graph.result(graph.node("MatMul", *names), out)
+
+
 _REDUCTIONS = {
     "ReduceMax": (aten.amax.default,),
     "ReduceMean": (aten.mean.default, aten.mean.dim),
@@ -166,6 +172,7 @@ OPERATORS: dict[Any, Operator] = {
     aten._log_softmax.default: _log_softmax,
     aten._unsafe_view.default: _reshape,
     aten.addmm.default: _affine,
+    aten.bmm.default: _products,
     aten.cat.default: _concatenate,
     aten.constant_pad_nd.default: _pad,
     aten.expand.default: _expand,

@@ -48,10 +48,10 @@ def initial_weights(spec: ModelSpec, seed: int) -> dict[str, np.ndarray]:
 
     torch's default distribution for linear and convolutional layers, uniform in
     +-1/sqrt(inputs per neuron) for weights and biases; weights of hidden layers are then
-    multiplied by `spec.init_gain`. A normalisation begins with scale 1 and shift 0. Each parameter
-    has its own random stream, which `spiking` does not enter, so that twins start from the same
-    draw. A spiking network of several hidden layers is silent behind the first at gain 1; about 3
-    to 4 lets spikes through.
+    multiplied by `spec.init_gain`. A normalisation begins with scale 1 and shift 0, and delays of
+    axons uniform in [0, 1), as SLAYER draws them. Each parameter has its own random stream, which
+    `spiking` does not enter, so that twins start from the same draw. A spiking network of several
+    hidden layers is silent behind the first at gain 1; about 3 to 4 lets spikes through.
 
     Raises:
         ConfigError: see `build`.
@@ -60,11 +60,14 @@ def initial_weights(spec: ModelSpec, seed: int) -> dict[str, np.ndarray]:
     weights = {}
     for name, shape in shapes.items():
         layer, _, kind = name.rpartition(".")
-        if len(shapes[f"{layer}.weight"]) == 1:  # of a normalisation: a scale per channel
+        draws = stream(seed, "initial weights", name)
+        if kind == "delay":
+            weights[name] = draws.random(shape, np.float32)
+        elif len(shapes[f"{layer}.weight"]) == 1:  # of a normalisation: a scale per channel
             weights[name] = np.full(shape, kind == "weight", np.float32)
-            continue
-        bound = 1 / math.sqrt(math.prod(shapes[f"{layer}.weight"][1:]))
-        gain = spec.init_gain if kind == "weight" and layer != READOUT else 1.0
-        draw = stream(seed, "initial weights", name).uniform(-bound, bound, size=shape)
-        weights[name] = (gain * draw).astype(np.float32)
+        else:
+            bound = 1 / math.sqrt(math.prod(shapes[f"{layer}.weight"][1:]))
+            gain = spec.init_gain if kind == "weight" and layer != READOUT else 1.0
+            drawn = draws.uniform(-bound, bound, size=shape)
+            weights[name] = (gain * drawn).astype(np.float32)
     return weights

@@ -5,7 +5,8 @@ Both twins are the same list of layers with the same parameters. A hidden layer 
 neurons where the conventional twin has an activation. Pooling comes before the neurons, so that
 what a spiking layer receives from another is always binary. Where a model normalises, that comes
 last before the neurons and takes the place of the synapses' bias. Nor do synapses have a bias, as
-either twin, where the spec names a neuron that wants them bare.
+either twin, where the spec names a neuron that wants them bare. If such a neuron learns delays, the
+spiking twin has axons behind its hidden layers, and parameters that the other has not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 
 from fedcore.errors import ConfigError
 from fedcore.nn.models import READOUT
+from fedcore.nn.models.axons import Axons
 from fedcore.nn.models.network import Integrating, Network, Spiking
 from fedcore.nn.models.normalisation import BatchNorm, Moments, Normalisation, fixed_moments
 from fedcore.nn.neurons import NEURONS
@@ -181,10 +183,12 @@ class LayerList:
         self._shape = (n_outputs,)
 
     def _end_hidden(self, name: str) -> None:
-        """Normalise, where that is wanted, and add the neurons."""
+        """Normalise, where that is wanted, and add the neurons and their axons."""
         if self._normalisation != "none":
             self._layers[f"{name}_norm"] = self._norm(f"{name}_norm", n_channels=self._shape[0])
-        self._layers[f"{name}_neurons"] = self._neurons()
+        self._layers[f"{name}_neurons"] = neurons = self._neurons()
+        if isinstance(neurons, Spiking) and neurons.neuron.learns_delays:
+            self._layers[f"{name}_axons"] = Axons(self._shape[0])
 
     def _norm(self, name: str, *, n_channels: int) -> nn.Module:
         if self._normalisation == "batch-train":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedcore.errors import ConfigError
+from fedcore.nn.models.axons import Axons
 from fedcore.nn.models.normalisation import BatchNorm
 from fedcore.nn.neurons import NEURONS
 from fedcore.nn.neurons.lif import leaky_sum
@@ -163,7 +164,7 @@ class Network(nn.Module):
                 received[name] = x
             if isinstance(layer, Sampling):
                 x, penalty = layer(x, noise)
-            elif isinstance(layer, (Spiking, Integrating)):
+            elif isinstance(layer, (Axons, Integrating, Spiking)):
                 x = layer(x)
             else:
                 x = self._at_once(layer, x)
@@ -186,7 +187,7 @@ class Network(nn.Module):
 
     def _refuse_what_covers_synapses(self) -> None:
         *_, last = self.children()
-        bare = (*_SYNAPSES, nn.Flatten, Spiking)
+        bare = (*_SYNAPSES, nn.Flatten, Axons, Spiking)
         odd = [name for name, layer in self.named_children() if not isinstance(layer, bare)]
         if odd or not isinstance(last, Spiking):
             found = f"has {', '.join(odd)}" if odd else "ends without it"

@@ -44,6 +44,11 @@ class Neuron(ABC, Generic[S]):
         self.spec = spec
         self.options: Any = parse(self.options_type, spec.options, where=f"neuron {spec.name!r}")
 
+    @property
+    def learns_delays(self) -> bool:
+        """Whether the axons of hidden layers do, see `fedcore.nn.models.axons`."""
+        return False
+
     @abstractmethod
     def initial(self, current: Tensor) -> S:
         """The state at rest, for currents of this shape, dtype and device."""

@@ -57,12 +57,14 @@ class CubaOptions:
         quantise_weights: whether synapses multiply by 8 bits; otherwise by the weights themselves.
         delay_shift: whether spikes take one step to the next layer, as they do on a chip. A network
             of n layers shows nothing in its first n steps then.
+        delay: whether hidden layers learn delays of their axons, see `fedcore.nn.models.axons`.
     """
 
     current_decay: float = 0.25
     scale_grad: float = 1.0
     quantise_weights: bool = True
     delay_shift: bool = True
+    delay: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.current_decay <= 1:
@@ -113,6 +115,11 @@ class SlayerCuba(Neuron[CubaState]):
         self.threshold = int(spec.threshold * _MANTISSA) / _MANTISSA
         self._keep_current = _keep(self.options.current_decay)
         self._keep_membrane = _keep(1 - spec.decay)
+
+    @property
+    def learns_delays(self) -> bool:
+        """See `Neuron.learns_delays`."""
+        return bool(self.options.delay)
 
     def slayer_parameters(self) -> dict[str, float]:
         """Its constants as lava-dl's `slayer.block.cuba` takes them (`neuron_params`).

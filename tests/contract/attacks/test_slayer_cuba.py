@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from attacker.attacks import ATTACKS  # noqa: E402
 from fedcore.nn.arrays import to_tensor, to_tensors  # noqa: E402
 from fedcore.nn.functional import gradient  # noqa: E402
 from fedcore.nn.models import build, initial_weights  # noqa: E402
@@ -32,6 +35,7 @@ MLP = ModelSpec(
     init_gain=3.0,
     options={"hidden": [32]},
 )
+DELAYED = replace(MLP, neuron=replace(NEURON, options={**NEURON.options, "delay": True}))
 DIRECT = EncodingSpec(n_steps=8)
 
 
@@ -44,8 +48,9 @@ def test_a_constant_input_is_read_up_to_its_brightness(laboratory) -> None:
     np.testing.assert_allclose(answer.candidates[0, 0], truth / truth.max(), atol=1e-4)
 
 
-def test_matching_comes_closer_to_the_gradient_and_to_the_image(laboratory) -> None:
-    seen = laboratory.victim([3], model=MLP, encoding=DIRECT)
+@pytest.mark.parametrize("model", [MLP, DELAYED])
+def test_matching_comes_closer_to_the_gradient_and_to_the_image(laboratory, model) -> None:
+    seen = laboratory.victim([3], model=model, encoding=DIRECT)
     known = [Knowledge(labels=laboratory.labels[[3]])]
     (answer,) = laboratory.attack(
         "inverting-gradients", [seen], known=known, restarts=2, iterations=150, labels="granted"
@@ -68,8 +73,9 @@ def test_peeling_says_why_it_cannot(laboratory) -> None:
     assert "readout 'spike_count' are no weighted sum" in answer.failed
 
 
-def test_the_gradient_can_be_differentiated_as_a_client_computes_it(laboratory) -> None:
-    model, params = build(MLP), to_tensors(initial_weights(MLP, 1))
+@pytest.mark.parametrize("spec", [MLP, DELAYED])
+def test_the_gradient_can_be_differentiated_as_a_client_computes_it(laboratory, spec) -> None:
+    model, params = build(spec), to_tensors(initial_weights(spec, 1))
     inputs = to_tensor(np.repeat(laboratory.images[None, :4], 8, axis=0))
     labels = to_tensor(laboratory.labels[:4])
     sent = gradient(model, params, inputs, labels)
@@ -82,3 +88,12 @@ def test_the_gradient_can_be_differentiated_as_a_client_computes_it(laboratory) 
     slope = torch.func.grad(distance)(0.5 * inputs)
     assert bool(torch.isfinite(slope).all())
     assert float(slope.abs().max()) > 0
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_every_attack_answers_or_says_why_where_delays_are_learned(laboratory, name) -> None:
+    seen = laboratory.victim([3], model=DELAYED, encoding=EncodingSpec(name="rate", n_steps=8))
+    known = [Knowledge(labels=laboratory.labels[[3]])]
+    granted = {"labels": "granted"} if hasattr(ATTACKS.get(name), "labels") else {}
+    (answer,) = laboratory.attack(name, [seen], known=known, iterations=2, **granted)
+    assert answer.failed or np.isfinite(answer.candidates).all()
