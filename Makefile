@@ -76,12 +76,13 @@ test-bare: .venv-bare/.ready
 	touch $@
 
 test-deploy: .venv-deploy/.ready
+	.venv-deploy/bin/python $(PIP_INSTALL) --no-deps --force-reinstall .
 	TORCH_INDEX=$(TORCH_INDEX) .venv-deploy/bin/python tests/board/deploy.py
 
 .venv-deploy/.ready: pyproject.toml deploy/constraints.txt
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv-deploy
-	.venv-deploy/bin/python $(PIP_INSTALL) --constraint deploy/constraints.txt --editable '.[edge-torch,data,deploy]'
+	.venv-deploy/bin/python $(PIP_INSTALL) --constraint deploy/constraints.txt '.[edge-torch,export-onnx,data,deploy]'
 	touch $@
 
 setup-lava: .venv-lava/.ready

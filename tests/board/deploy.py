@@ -1,7 +1,8 @@
 """`leakwatt deploy` on a stand-in for a board: a container with systemd and an SSH server.
 
-`make test-deploy` runs it, with Docker. It tells of every step whether it holds; the first that
-does not ends it.
+`make test-deploy` runs it, with Docker, for a client on torch and for one on ONNX Runtime, or for
+the backends that are named. It tells of every step whether it holds; the first that does not ends
+it.
 """
 
 from __future__ import annotations
@@ -26,13 +27,22 @@ PORT = 7443
 EXPERIMENT = """\
 name = "board"
 n_clients = 2
-data = { max_examples = 400 }
-schedule = { rounds = 4, evaluate_every = 2, quorum = 2 }
-training = { batch_size = 4 }
-strategy = { name = "fedsgd" }
-model = { spiking = true }
-encoding = { name = "rate", n_steps = 6 }
+data.max_examples = 400
+schedule.rounds = 4
+schedule.evaluate_every = 2
+schedule.quorum = 2
+training.batch_size = 4
+strategy.name = "fedsgd"
+model.spiking = true
+encoding.name = "rate"
+encoding.n_steps = 6
+
+[[devices]]
+name = "board"
+clients = ["client-0"]
+backend = "{backend}"
 """
+BACKENDS = ("torch", "onnx")
 BOARDS = """\
 run = "latest"
 aggregator = "{gateway}:7443"
@@ -45,6 +55,7 @@ host = "{address}"
 user = "pi"
 key = "key"
 known_hosts = "known_hosts"
+extra = "edge-{backend}"
 """
 # What a system writes by itself, and what Ansible leaves behind.
 PASSING = (
@@ -55,16 +66,25 @@ BACKUPS = re.compile(r"/etc/(passwd|group|shadow|gshadow)-?|/etc/\.pwd\.lock|.*/
 
 
 def main() -> None:
-    """All steps in order."""
+    """All steps in order, for one backend after the other."""
+    for backend in sys.argv[1:] or BACKENDS:
+        through(backend)
+
+
+def through(backend: str) -> None:
+    """Every step with a board of this backend, in a folder of its own."""
+    sys.stdout.write(f"== backend {backend}\n")
     with tempfile.TemporaryDirectory(prefix="leakwatt-board-") as folder:
         place = Path(folder)
         os.chdir(place)
         try:
             gateway, address = board(place)
-            leakwatt("prepare", experiment(place))
-            write_boards(gateway=gateway, address=address, wheel=wheel(place))
+            leakwatt("prepare", experiment(place, backend=backend))
+            own = wheel(place)
+            write_boards(gateway=gateway, address=address, wheel=own, backend=backend)
             steps(gateway)
         finally:
+            os.chdir(HERE)
             docker("rm", "--force", NAME, check=False)
 
 
@@ -76,6 +96,9 @@ def steps(gateway: str) -> None:
     told("deployed", deploy() > 0)
     told("deployed again: changed=0", deploy() == 0)
     told("status: active", status()["state"] == "active")
+    said = docker_exec("udevadm test /sys/class/net/lo 2>&1")
+    read = [line for line in said.splitlines() if "60-leakwatt.rules" in line]
+    told(f"udev reads its rule, and has nothing against it: {read}", len(read) == 1)
     secrets = ssh("find /opt/leakwatt/client -type f -printf '%m %u\\n' | sort -u")
     told(f"its own files are its own: {secrets!r}", secrets == "600 leakwatt")
 
@@ -139,10 +162,10 @@ def board(place: Path) -> tuple[str, str]:
     return gateway, address
 
 
-def experiment(place: Path) -> str:
+def experiment(place: Path, *, backend: str) -> str:
     """A small one."""
     file = place / "board.toml"
-    file.write_text(EXPERIMENT)
+    file.write_text(EXPERIMENT.format(backend=backend))
     return str(file)
 
 
