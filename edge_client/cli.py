@@ -85,10 +85,10 @@ def _take_part(config: ClientConfig) -> None:
         energy_model=config.energy_model,
         shared_by=config.shared_by,
     ) as recorder:
-        card = read_card(meter=recorder.meter).to_table()
+        card = read_card(meter=recorder.meter, computing=backend.computing).to_table()
         hello = Hello(
             client_id=config.name,
-            versions={**_versions(), **backend.describe()},
+            versions={**_versions(), **backend.versions},
             backends=(config.backend,),
             codecs=tuple(CODECS.names()),
             machine_card=card,

@@ -11,7 +11,7 @@ from fedcore.errors import ConfigError
 from fedcore.operations import LayerCount
 from fedcore.types import Missing, check_id
 
-__all__ = ["Agreement", "Deployment", "Device", "LinkShape"]
+__all__ = ["Agreement", "Computing", "Deployment", "Device", "LinkShape"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,20 @@ class Device:
             raise ConfigError(f"device {self.name!r} has no clients; name them in its key clients")
         if self.threads < 0:
             raise ConfigError(f"threads must be >= 0; got {self.threads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """What a backend computes on.
+
+    Attributes:
+        providers: devices, or execution providers, by the names that its framework has for them;
+            the first that can takes an operator.
+        threads: of the CPU for each operator, or how their number is found.
+    """
+
+    providers: tuple[str, ...]
+    threads: str
 
 
 @dataclass(frozen=True, kw_only=True)

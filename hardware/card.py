@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.conditions import Conditions
+from fedcore.devices import Computing
 from fedcore.host import host_id
 from fedcore.strict import digest, to_table
 from fedcore.types import Missing
@@ -79,6 +80,7 @@ class MachineCard:
         affinity: processors that this process, and so its sampler, may run on.
         wheels: versions by distribution.
         threads: environment variables that set thread counts.
+        computing: what the backend computes on.
         meter: what is measured, or why nothing is.
     """
 
@@ -99,6 +101,7 @@ class MachineCard:
     python: str
     wheels: Mapping[str, str | Missing]
     threads: Mapping[str, str | Missing]
+    computing: Computing
     meter: MeterInfo | Missing
 
     def to_table(self) -> dict[str, Any]:
@@ -112,11 +115,14 @@ class MachineCard:
         return digest(self)
 
 
-def read_card(*, meter: MeterInfo | Missing, root: Path = Path("/")) -> MachineCard:
+def read_card(
+    *, meter: MeterInfo | Missing, computing: Computing, root: Path = Path("/")
+) -> MachineCard:
     """Look at the machine now.
 
     Args:
         meter: a recorder's `meter`.
+        computing: a backend's `computing`.
         root: where the machine's file system begins.
     """
     system = os.uname()
@@ -141,6 +147,7 @@ def read_card(*, meter: MeterInfo | Missing, root: Path = Path("/")) -> MachineC
         threads={
             name: os.environ.get(name) or Missing(why="not set") for name in _THREAD_VARIABLES
         },
+        computing=computing,
         meter=meter,
     )
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 from fedcore.config import Experiment
-from fedcore.devices import Agreement, Deployment, Device
+from fedcore.devices import Agreement, Computing, Deployment, Device
 from fedcore.energy import PhaseReport
+from fedcore.errors import ConfigError
 from fedcore.operations import LayerCount
+from fedcore.strict import parse
 from fedcore.types import Missing
 from testbed.results import ArmResults, Results
 from testbed.statistics import Share, share_of_all
@@ -38,12 +41,14 @@ class DeviceResults:
         part: the arm, as if its clients there had been alone.
         backends: that these clients said they run.
         versions: of packages that they named, "torch 2.14.1"; two of one package are both there.
+        computing: what they compute on, by their machine cards.
     """
 
     device: Device
     part: ArmResults
     backends: tuple[str, ...]
     versions: tuple[str, ...]
+    computing: tuple[str, ...]
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -215,7 +220,17 @@ def _on(device: Device, arm: ArmResults, results: Results) -> DeviceResults:
         versions=tuple(
             sorted({f"{name} {v}" for hello in hellos for name, v in hello["versions"].items()})
         ),
+        computing=tuple(sorted({_computing(hello["machine_card"]) for hello in hellos})),
     )
+
+
+def _computing(card: Mapping[str, Any]) -> str:
+    """As a client tells it, who may tell anything."""
+    try:
+        told = parse(Computing, card.get("computing", {}), where="machine card")
+    except ConfigError:
+        return "unknown"
+    return f"{', '.join(told.providers)}; threads: {told.threads}"
 
 
 def _seconds_per_example(deployments: Sequence[Deployment]) -> float | Missing:

@@ -103,6 +103,7 @@ class DeviceRow:
     clients: tuple[str, ...]
     backends: tuple[str, ...]
     versions: tuple[str, ...]
+    computing: tuple[str, ...]
     n_client_rounds: int
     accuracy: float | Missing
     measured_energy_j: float | Missing
@@ -228,6 +229,7 @@ def _device_row(one: DeviceResults) -> DeviceRow:
         clients=one.clients,
         backends=one.backends,
         versions=one.versions,
+        computing=one.computing,
         n_client_rounds=len(costs),
         accuracy=_or_missing(last, lambda share: share.n_yes / share.n),
         measured_energy_j=_or_missing(measured, lambda mean: mean.value_j),

@@ -25,7 +25,7 @@ ALLOWED_RISE_C = 5.0
 
 _SAME = (
     *("board", "cpu", "n_cpus", "memory_bytes", "firmware", "kernel", "os", "power_mode"),
-    *("limits", "affinity", "python", "wheels", "threads"),
+    *("limits", "affinity", "python", "wheels", "threads", "computing"),
 )
 _POLICY = ("cpus", "governor", "min_hz", "max_hz")
 
@@ -98,8 +98,6 @@ def _torn_device(found: DeviceResults, cards: Mapping[str, Card]) -> Iterator[st
 def _unlike_setups(first: DeviceResults, second: DeviceResults) -> Iterator[str]:
     backends = (", ".join(one.backends) or "unknown" for one in (first, second))
     yield from _unlike("backend", *backends)
-    for name in ("threads", "accelerator"):
-        yield from _unlike(name, getattr(first.device, name), getattr(second.device, name))
     yield from _unlike("link", vars(first.device.link), vars(second.device.link))
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from fedcore.defences.noise import NoiseSource
-from fedcore.devices import Deployment
+from fedcore.devices import Computing, Deployment
 from fedcore.energy import Evaluation
 from fedcore.errors import ConfigError
 from fedcore.operations import LayerCount
@@ -104,8 +104,13 @@ class Backend(Protocol):
             One per form; none where the backend has no other form than the trained one.
         """
 
-    def describe(self) -> Mapping[str, str]:
-        """What computes: versions by distribution, and of its framework the device and threads."""
+    @property
+    def computing(self) -> Computing:
+        """What it computes on, for the machine card."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of what computes, by distribution."""
 
 
 BACKENDS: Registry[Callable[..., Backend]] = Registry(

@@ -15,7 +15,7 @@ from edge_client.backends.onnx_graph import Graph
 from edge_client.backends.onnx_int8 import quantised
 from fedcore.defences.base import chain
 from fedcore.defences.noise import NoiseSource
-from fedcore.devices import Agreement, Deployment
+from fedcore.devices import Agreement, Computing, Deployment
 from fedcore.energy import DIVERGED, Evaluation
 from fedcore.errors import ConfigError, Refusal, UpdateError
 from fedcore.graphs import (
@@ -151,17 +151,21 @@ class OnnxBackend:
                     ),
                 ),
                 operations=_operations(layers, weights, found),
-                versions=self.describe(),
+                versions=self.versions,
             ),
         )
 
-    def describe(self) -> dict[str, str]:
-        """See `Backend.describe`."""
-        return {
-            "onnxruntime": onnxruntime.__version__,
-            "onnxruntime-providers": ", ".join(self._providers),
-            "onnxruntime-threads": str(self._threads or CHOSEN_BY_PLAN),
-        }
+    @property
+    def computing(self) -> Computing:
+        """See `Backend.computing`."""
+        return Computing(
+            providers=tuple(self._providers), threads=str(self._threads or CHOSEN_BY_PLAN)
+        )
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """See `Backend.versions`."""
+        return {"onnxruntime": onnxruntime.__version__}
 
     def _gradient(self, batch: Mapping[str, np.ndarray]) -> Arrays:
         found = self._trainer.run({**self._weights, **batch})

@@ -11,7 +11,7 @@ from torch import Tensor
 from edge_client.backends.base import CHOSEN_BY_PLAN, Fetch, no_artefacts
 from fedcore.defences.base import chain
 from fedcore.defences.noise import NoiseSource
-from fedcore.devices import Deployment
+from fedcore.devices import Computing, Deployment
 from fedcore.energy import DIVERGED, Evaluation
 from fedcore.errors import ConfigError, Refusal, UpdateError
 from fedcore.nn.arrays import to_arrays, to_tensor, to_tensors
@@ -115,13 +115,18 @@ class TorchBackend:
         """See `Backend.profile`; what is trained is what runs."""
         return ()
 
-    def describe(self) -> dict[str, str]:
-        """See `Backend.describe`."""
-        return {
-            "torch": torch.__version__,
-            "torch-device": str(torch.get_default_device()),
-            "torch-threads": str(self._threads or CHOSEN_BY_PLAN),
-        }
+    @property
+    def computing(self) -> Computing:
+        """See `Backend.computing`."""
+        return Computing(
+            providers=(str(torch.get_default_device()),),
+            threads=str(self._threads or CHOSEN_BY_PLAN),
+        )
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """See `Backend.versions`."""
+        return {"torch": torch.__version__}
 
     def _update(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         training, run_id = self._plan.training, self._plan.run_id

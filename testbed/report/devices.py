@@ -84,6 +84,7 @@ def device_plain(found: DeviceResults) -> Mapping[str, Any]:
         "device": found.device.name,
         "backend": found.backends,
         "versions": found.versions,
+        "computing": found.computing,
         "clients": found.clients,
         "accuracy": part.accuracies[-1].share if part.accuracies else Missing(why="not evaluated"),
         "measured_energy_per_client_round": mean_measured(costs),
@@ -171,6 +172,7 @@ def _lines(own: Sequence[DeviceResults]) -> Iterator[tuple[str, tuple[str, ...]]
     yield "clients", tuple(", ".join(one.clients) or _ABSENT for one in own)
     yield line("backend", _backend)
     yield line("  versions", _versions)
+    yield line("  computes on", lambda one: " and ".join(one.computing))
     if any(one.device.link.changes_anything for one in own):
         yield line("  link", lambda one: _link(one.device.link))
     yield line("accuracy (95 %)", _accuracy)
@@ -193,18 +195,12 @@ def _backend(one: DeviceResults) -> str:
     said = ", ".join(one.backends) or DASH
     if one.backends not in ((), (one.device.backend,)):
         said += f" (the experiment says {one.device.backend})"
-    extras = [f"{one.device.threads} threads"] if one.device.threads else []
-    return ", ".join([said, *extras, *filter(None, [one.device.accelerator])])
+    return said
 
 
 def _versions(one: DeviceResults) -> str:
-    """Of what is its backend's alone, without the settings that a backend tells beside them."""
-    own = [
-        told
-        for told in one.versions
-        for name, _, version in [told.partition(" ")]
-        if name not in _EVERYBODYS and version[:1].isdigit()
-    ]
+    """Of what is its backend's alone."""
+    own = [told for told in one.versions if told.partition(" ")[0] not in _EVERYBODYS]
     return ", ".join(own) or DASH
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -108,11 +109,17 @@ def test_operations_are_counted_per_layer_or_their_absence_has_a_reason(
 
 
 @pytest.mark.parametrize("name", BACKENDS.names())
-def test_a_backend_tells_how_many_threads_it_was_given(name: str) -> None:
+def test_a_backend_tells_on_what_it_computes(name: str) -> None:
     for threads, told in ((2, "2"), (0, "one if reproducible")):
-        described = backend_of(name, threads=threads).describe()
-        (key,) = [key for key in described if key.endswith("-threads")]
-        assert described[key] == told
+        computing = backend_of(name, threads=threads).computing
+        assert computing.threads == told
+        assert [provider.lower()[:3] for provider in computing.providers] == ["cpu"]
+
+
+@pytest.mark.parametrize("name", BACKENDS.names())
+def test_a_backend_tells_its_versions(name: str) -> None:
+    for distribution, version in backend_of(name, threads=1).versions.items():
+        assert version.partition("+")[0] == importlib.metadata.version(distribution)
 
 
 @pytest.fixture(params=BACKENDS.names())

@@ -10,11 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fedcore.devices import Computing
 from fedcore.strict import canonical_json, digest
 from fedcore.types import Missing
 from hardware.card import FrequencyPolicy, MachineCard, read_card
 
 NO_METER = Missing(why="no sensor")
+COMPUTING = Computing(providers=("CPUExecutionProvider",), threads="2")
 SERIAL = "10000000abcdef01"
 
 
@@ -73,7 +75,7 @@ def board(tmp_path: Path) -> Path:
 
 
 def test_a_board_is_described_by_its_files(board: Path) -> None:
-    card = read_card(meter=NO_METER, root=board)
+    card = read_card(meter=NO_METER, computing=COMPUTING, root=board)
     assert card.board == "Raspberry Pi 5 Model B Rev 1.0"
     assert card.cpu == "ARM implementer 0x41 part 0xd0b"
     assert card.n_cpus == 4
@@ -109,13 +111,13 @@ def test_control_groups_of_version_1(tmp_path: Path) -> None:
             "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": "1048576\n",
         },
     )
-    limits = read_card(meter=NO_METER, root=tmp_path).limits
+    limits = read_card(meter=NO_METER, computing=COMPUTING, root=tmp_path).limits
     assert limits.cpus == 0.5
     assert limits.memory_bytes == 1048576
 
 
 def test_what_is_not_there_is_missing_with_its_reason(tmp_path: Path) -> None:
-    card = read_card(meter=NO_METER, root=tmp_path)
+    card = read_card(meter=NO_METER, computing=COMPUTING, root=tmp_path)
     read_from_files = (
         card.board,
         card.cpu,
@@ -134,24 +136,25 @@ def test_what_is_not_there_is_missing_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_no_serial_number_and_no_names_are_told(board: Path) -> None:
-    told = canonical_json(read_card(meter=NO_METER, root=board)).decode()
+    told = canonical_json(read_card(meter=NO_METER, computing=COMPUTING, root=board)).decode()
     assert SERIAL not in told
     assert os.uname().nodename not in told
 
 
 def test_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    card = read_card(meter=NO_METER)
+    card = read_card(meter=NO_METER, computing=COMPUTING)
     assert card.n_cpus == psutil.cpu_count()
     assert card.memory_bytes == psutil.virtual_memory().total
     assert card.kernel.startswith(os.uname().release)
     assert card.threads["OMP_NUM_THREADS"] == "3"
     assert isinstance(card.wheels["numpy"], str)
     assert card.to_table()["meter"] == {"why": "no sensor"}
+    assert card.to_table()["computing"] == {"providers": ["CPUExecutionProvider"], "threads": "2"}
 
 
 def test_the_digest_names_what_is_sent(board: Path) -> None:
-    card = read_card(meter=NO_METER, root=board)
+    card = read_card(meter=NO_METER, computing=COMPUTING, root=board)
     sent = json.loads(json.dumps(card.to_table()))
     assert digest(sent) == card.digest
     for field in dataclasses.fields(MachineCard):

@@ -112,9 +112,10 @@ class LavaBackend(TorchBackend):
             attacked=True,
         )
 
-    def describe(self) -> dict[str, str]:
-        """See `Backend.describe`."""
-        return {**super().describe(), **_lava_versions()}
+    @property
+    def versions(self) -> dict[str, str]:
+        """See `Backend.versions`."""
+        return {**super().versions, **_lava_versions()}
 
     def _trains(self, inputs: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """What every layer receives and sends, [time, batch, neuron...]."""
