@@ -164,7 +164,7 @@ def test_a_network_that_slayer_does_not_have_is_refused_by_name(changes, named):
         (replace(NEURON, threshold=0.01), "got 0.01"),
         (with_options(current_decay=1.5), "current_decay"),
         (with_options(scale_grad=0.0), "scale_grad"),
-        (with_options(delay=True), "unknown key 'delay'"),
+        (with_options(persistent_state=True), "unknown key 'persistent_state'"),
     ],
 )
 def test_what_slayer_would_not_do_is_refused_by_name(spec, named):
