@@ -30,6 +30,7 @@ CARD = {
     "board": "Raspberry Pi 5",
     "kernel": "6.6",
     "wheels": {"numpy": "2.4", "torch": {"why": "not installed"}},
+    "computing": {"providers": ["CPUExecutionProvider"], "threads": "1"},
     "frequencies": [
         {"cpus": [0], "governor": "performance", "min_hz": 1, "max_hz": 2, "current_hz": [1, 2]}
     ],
@@ -158,15 +159,17 @@ def test_the_same_machine_in_the_same_state_is_fair(tmp_path: Path) -> None:
     assert fair_run(two_arms(tmp_path)) == []
 
 
-def test_another_kernel_wheel_or_governor_is_named_with_both_values() -> None:
+def test_another_kernel_wheel_thread_or_governor_is_named_with_both_values() -> None:
     other = json.loads(json.dumps(CARD))
     other |= {"kernel": "6.12", "wheels": {"numpy": "2.4", "torch": "2.13"}}
+    other["computing"]["threads"] = "4"
     other["frequencies"][0] |= {"governor": "powersave", "current_hz": [9, 9]}
     found = unlike_cards(CARD, other)
     assert found[0] == "kernel (6.6 and 6.12)"
     assert found[1] == "wheels torch (missing: not installed and 2.13)"
-    assert "powersave" in found[2]
-    assert len(found) == 3
+    assert found[2] == "computing threads (1 and 4)"
+    assert "powersave" in found[3]
+    assert len(found) == 4
     assert unlike_cards(CARD, {**CARD, "conditions": {}, "meter": "another"}) == []
 
 
