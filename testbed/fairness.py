@@ -129,6 +129,8 @@ def _unlike(name: str, first: Any, second: Any) -> Iterator[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"missing: {value['why']}" if "why" in value else json.dumps(value)
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
     return "nothing" if value is None else str(value)
 
 
