@@ -14,10 +14,11 @@ from typing import Any
 
 from fedcore.errors import ConfigError, RunError
 
-__all__ = ["folder", "play"]
+__all__ = ["faults", "folder", "play"]
 
 _HERE = Path(__file__).parent.parent
-_FAULT = re.compile(r"^(fatal|failed|\[ERROR\]|ERROR)\b.*", re.MULTILINE)
+_FATAL = re.compile(r"^(?:fatal|failed): \[(.+?)\].*?=> (.+)$", re.MULTILINE)
+_ERROR = re.compile(r"^(?:\[ERROR\]|ERROR)\b.*$", re.MULTILINE)
 
 
 def folder() -> Path:
@@ -59,14 +60,38 @@ def play(
         *("--extra-vars", json.dumps(variables or {})),
         *options,
     ]
-    done = subprocess.run(  # noqa: S603  # our own playbooks, by the interpreter that runs us
+    said = []
+    with subprocess.Popen(  # noqa: S603  # our own playbooks, by the interpreter that runs us
         command,
         env={**os.environ, "ANSIBLE_CONFIG": str(folder() / "ansible.cfg")},
-        stdout=subprocess.PIPE if quiet else None,
-        stderr=subprocess.STDOUT if quiet else None,
-        check=False,
-    )
-    if done.returncode:
-        said = (done.stdout or b"").decode(errors="replace")
-        faults = " | ".join(match.group() for match in _FAULT.finditer(said))
-        raise RunError(f"deploy: {faults or 'a board failed, see above'}")
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            said.append(line)
+            if not quiet:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+    if process.returncode:
+        raise RunError(f"deploy: {' | '.join(faults(''.join(said))) or 'Ansible failed'}")
+
+
+def faults(said: str) -> list[str]:
+    """What Ansible said of boards that failed, one line for each; else its own errors.
+
+    Args:
+        said: output of ansible-playbook.
+    """
+    of_boards = {board: _reason(told) for board, told in _FATAL.findall(said)}
+    return [f"{board}: {why}" for board, why in of_boards.items()] or _ERROR.findall(said)
+
+
+def _reason(told: str) -> str:
+    try:
+        result = json.loads(told)
+    except ValueError:
+        return told
+    lines = str(result.get("stderr") or result.get("msg") or told).strip().splitlines()
+    return lines[-1].removeprefix("Task failed: ")

@@ -17,7 +17,7 @@ from testbed.deploy.boards import Boards, check_boards, load_boards
 from testbed.deploy.inventory import inventory, unit_line
 from testbed.deploy.package import package_for
 from testbed.deploy.permissions import NEEDS
-from testbed.deploy.playbooks import folder
+from testbed.deploy.playbooks import faults, folder
 from testbed.deploy.records import store
 
 BOARD = {"client": "client-0", "host": "pi4.lan", "user": "pi"}
@@ -284,6 +284,24 @@ def test_the_playbooks_are_there_and_every_task_has_a_name() -> None:
     for path in folder().rglob("*.yml"):
         for task in yaml.safe_load(path.read_text()):
             assert {"name"} <= task.keys(), path
+
+
+def test_boards_that_failed_are_named_with_their_reason() -> None:
+    said = """\
+ok: [client-0]
+[ERROR]: Task failed: Failed to connect to the host via ssh: Connection refused
+fatal: [client-1]: UNREACHABLE! => {"msg": "Task failed: Failed to connect to the host via ssh: \
+Connection refused", "unreachable": true}
+fatal: [client-2]: FAILED! => {"msg": "non-zero return code", "stderr": "Note\\nNo space left\\n"}
+failed: [client-3] (item=a) => no table
+"""
+    assert faults(said) == [
+        "client-1: Failed to connect to the host via ssh: Connection refused",
+        "client-2: No space left",
+        "client-3: no table",
+    ]
+    assert faults("[ERROR]: no inventory\n") == ["[ERROR]: no inventory"]
+    assert faults("ok: [client-0]\n") == []
 
 
 @pytest.mark.parametrize(
