@@ -18,7 +18,7 @@ __all__ = ["faults", "folder", "play"]
 
 _HERE = Path(__file__).parent.parent
 _FATAL = re.compile(r"^(?:fatal|failed): \[(.+?)\].*?=> (.+)$", re.MULTILINE)
-_ERROR = re.compile(r"^(?:\[ERROR\]|ERROR)\b.*$", re.MULTILINE)
+_ERROR = re.compile(r"^(?:\[ERROR\]|ERROR).*$", re.MULTILINE)
 
 
 def folder() -> Path:
