@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from fedcore.config import Experiment
 from fedcore.devices import LinkShape
@@ -50,26 +49,26 @@ class Service:
     python: str = sys.executable
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
-    _log_file: IO[bytes] | None = field(default=None, repr=False)
+    _log_begins: int = field(default=0, repr=False)
 
     def start(self) -> None:
         """Start, or start again; the log is appended to."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self._log_file is None:
-            self._log_file = self.log.open("ab")
         leash = [sys.executable, "-m", "testbed.leash", str(os.getpid()), self.python, "-m"]
-        self.process = subprocess.Popen(  # noqa: S603  # our own modules
-            leash + self.command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log_file,
-            stderr=self._log_file,
-            env={
-                "OPENBLAS_NUM_THREADS": "1",  # numpy's products are small: threads only wait here
-                **os.environ,
-                "PYTHONSAFEPATH": "1",  # a folder of our modules' name is no module
-            },
-            start_new_session=True,  # the terminal's Ctrl-C reaches the cluster alone
-        )
+        with self.log.open("ab") as log:
+            self._log_begins = log.seek(0, os.SEEK_END)
+            self.process = subprocess.Popen(  # noqa: S603  # our own modules
+                leash + self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={
+                    "OPENBLAS_NUM_THREADS": "1",  # numpy's products are small: threads only wait
+                    **os.environ,
+                    "PYTHONSAFEPATH": "1",  # a folder of our modules' name is no module
+                },
+                start_new_session=True,  # the terminal's Ctrl-C reaches the cluster alone
+            )
 
     @property
     def exit_code(self) -> int | None:
@@ -77,8 +76,9 @@ class Service:
         return self.process.poll() if self.process else None
 
     def last_words(self) -> str:
-        """The end of its log, for an error message."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        """The end of what it logged since it last started, for an error message."""
+        logged = self.log.read_bytes()[self._log_begins :] if self.log.exists() else b""
+        lines = logged.decode(errors="replace").splitlines()
         return " | ".join(lines[-_LAST_LINES:])
 
     def stop(self, how: signal.Signals) -> None:
