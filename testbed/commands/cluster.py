@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from fedcore.errors import PluginError
 from testbed.commands.options import add_folders, add_json
 
 __all__ = ["add_parsers"]
@@ -66,11 +67,17 @@ def _up(args: argparse.Namespace) -> None:
 
 def _interpreter(text: str) -> tuple[str, str]:
     """An argparse type: a backend and the interpreter that has its packages."""
+    from edge_client.backends.base import BACKENDS
+
     backend, _, path = text.partition("=")
     if not (backend and os.access(path, os.X_OK)):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not BACKEND=PATH with the path of a Python interpreter"
         )
+    try:
+        BACKENDS.where(backend)
+    except PluginError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return backend, str(Path(path).absolute())
 
 

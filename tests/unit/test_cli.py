@@ -151,6 +151,12 @@ def test_bad_input_is_one_line_and_a_code(
     assert not shown.out
 
 
+def test_an_interpreter_is_for_a_backend_that_there_is(capsys) -> None:
+    assert call("run", "smoke", "--python", f"loihi={sys.executable}") == 2
+    shown = capsys.readouterr().err
+    assert "argument --python: no backend 'loihi' (known: lava, onnx, torch)" in shown
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
