@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_client.config import ClientConfig, read_config
 from fedcore.command_line import exit_on_signals
-from fedcore.errors import FedcoreError, PluginError
+from fedcore.errors import FedcoreError
 from fedcore.logs import start_logging
 from fedcore.strict import digest
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _take_part(config: ClientConfig) -> None:
     # What needs gRPC, a meter or a framework is imported here, so that --help answers at once.
     from edge_client.artefacts import ArtefactCache
-    from edge_client.backends.base import BACKENDS
+    from edge_client.backends.base import factory_of
     from edge_client.client import Client
     from edge_client.rpc import Link, address_in
     from edge_client.vault import Vault
@@ -70,14 +70,7 @@ def _take_part(config: ClientConfig) -> None:
     secret = ClientSecret.read(Path(config.secret))
     peers = PairSecrets.read(Path(config.peers), own_id=config.name) if config.peers else None
     vault = Vault(Path(config.vault), judge_key=Path(config.judge_key))
-    BACKENDS.where(config.backend)  # a name that there is; what it needs is another matter
-    try:
-        make_backend = BACKENDS.get(config.backend)
-    except PluginError as error:
-        raise PluginError(
-            f"{error}; pip install 'leakwatt[edge-{config.backend}]' for its packages, or let a "
-            f"local cluster use an interpreter that has them: --python {config.backend}=PATH"
-        ) from error
+    make_backend = factory_of(config.backend)
     backend = make_backend(threads=config.threads, accelerator=config.accelerator)
     with Recorder(
         meter=config.meter,

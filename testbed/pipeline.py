@@ -17,6 +17,7 @@ from testbed.disclose import disclose
 from testbed.display import Display
 from testbed.experiment import load_checked, prepare
 from testbed.folders import MASTER_FILE, find_experiment, folders_for
+from testbed.interpreters import check_interpreters
 from testbed.judge import judge
 from testbed.oddities import tell_notes
 from testbed.report.page import write_report
@@ -52,7 +53,11 @@ def run_services(run: Run, *, quiet: bool, pythons: Mapping[str, str] | None = N
         run: prepared.
         quiet: no display.
         pythons: interpreters of clients by backend, see `Cluster`.
+
+    Raises:
+        ConfigError: one of them does not have what its backend needs.
     """
+    check_interpreters(run.experiment, pythons or {})
     with (
         Cluster(run.experiment, run.folder, run.private, pythons=pythons) as cluster,
         Display(run.experiment, run.folder, quiet=quiet) as display,

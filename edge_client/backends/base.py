@@ -10,13 +10,13 @@ import numpy as np
 from fedcore.defences.noise import NoiseSource
 from fedcore.devices import Computing, Deployment
 from fedcore.energy import Evaluation
-from fedcore.errors import ConfigError
+from fedcore.errors import ConfigError, PluginError
 from fedcore.operations import LayerCount
 from fedcore.plan import RoundPlan
 from fedcore.registry import Registry
 from fedcore.types import Missing, TensorMap
 
-__all__ = ["BACKENDS", "CHOSEN_BY_PLAN", "Backend", "Fetch", "no_artefacts"]
+__all__ = ["BACKENDS", "CHOSEN_BY_PLAN", "Backend", "Fetch", "factory_of", "no_artefacts"]
 
 CHOSEN_BY_PLAN = "one if reproducible"
 """How a backend describes its threads where it was not told how many."""
@@ -121,3 +121,19 @@ BACKENDS: Registry[Callable[..., Backend]] = Registry(
         "torch": "edge_client.backends.torch_backend:TorchBackend",
     },
 )
+
+
+def factory_of(name: str) -> Callable[..., Backend]:
+    """A registered backend, see `Backend`.
+
+    Raises:
+        PluginError: no such name, or its packages are not installed here; the message says which.
+    """
+    BACKENDS.where(name)  # a name that there is; what it needs is another matter
+    try:
+        return BACKENDS.get(name)
+    except PluginError as error:
+        raise PluginError(
+            f"{error}; pip install 'leakwatt[edge-{name}]' for its packages, or let a local "
+            f"cluster use an interpreter that has them: --python {name}=PATH"
+        ) from error
