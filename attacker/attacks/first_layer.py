@@ -153,7 +153,8 @@ class FirstLayer(Attack):
             factors, ordering = _in_order(
                 factors, slopes, known_layer, evidence, n_examples=n_examples
             )
-        found = _binary_input(seen, factors, ordering, n_examples=n_examples)
+        n_heard = seen.plan.encoding.n_steps - network.n_unheard
+        found = _binary_input(seen, factors, ordering, n_examples=n_examples, n_heard=n_heard)
         is_ambiguous = ordering is None and factors.is_ambiguous(slopes)
         certificate = {**found.certificate, "ambiguous": float(is_ambiguous)}
         return replace(found, certificate=certificate)
@@ -268,9 +269,14 @@ def _in_order(
 
 
 def _binary_input(
-    seen: Observation, factors: Factorisation, ordering: Ordering | None, *, n_examples: int
+    seen: Observation,
+    factors: Factorisation,
+    ordering: Ordering | None,
+    *,
+    n_examples: int,
+    n_heard: int,
 ) -> _Found:
-    """Frames as a train, and the raw input that it tells of."""
+    """Frames as a train, and the raw input that it tells of; only `n_heard` steps leave a trace."""
     n_steps, shape = seen.plan.encoding.n_steps, seen.plan.model.input_shape
     train = np.zeros((n_examples, n_steps, factors.frames.shape[1]))
     if ordering is not None:
@@ -280,7 +286,7 @@ def _binary_input(
     spikes = to_tensor(train.astype(np.float32)).movedim(1, 0)
     spikes = spikes.reshape(n_steps, n_examples, *shape)
     return _Found(
-        candidate=_raw_input(seen, spikes, n_examples=n_examples),
+        candidate=_raw_input(seen, spikes, n_examples=n_examples, n_heard=n_heard),
         residual=factors.residual,
         certificate={
             "rank": float(factors.rank),
@@ -295,11 +301,13 @@ def _binary_input(
     )
 
 
-def _raw_input(seen: Observation, spikes: torch.Tensor, *, n_examples: int) -> np.ndarray:
+def _raw_input(
+    seen: Observation, spikes: torch.Tensor, *, n_examples: int, n_heard: int
+) -> np.ndarray:
     spec = seen.plan.encoding
     if spec.name == "rate":
         encoding: Any = encoding_of(spec)
-        return to_array((spikes.mean(0) / encoding.max_rate).clamp(0, 1))
+        return to_array((spikes.sum(0) / (n_heard * encoding.max_rate)).clamp(0, 1))
     view = input_view(spec, input_shape=seen.plan.model.input_shape, batch_size=n_examples)
     return to_array(view.to_raw(spikes))
 

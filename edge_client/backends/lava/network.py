@@ -66,7 +66,7 @@ class SlayerNetwork(Network):
         super().__init__(spec, dict(build(spec).named_children()))
         neuron = SlayerCuba(spec.neuron)
         layers = dict(self.named_children())
-        self.steps_per_layer = int(neuron.options.delay_shift)
+        self.steps_per_layer = neuron.latency
         # Not registered: their parameters are not the model's.
         self._blocks: dict[str, Any] = {}
         for name, layer in layers.items():

@@ -122,6 +122,12 @@ class Network(nn.Module):
         return sum(layer.size for layer in self.children() if isinstance(layer, Sampling))
 
     @property
+    def n_unheard(self) -> int:
+        """Last steps of the inputs that come too late for the output."""
+        neurons = [layer.neuron for layer in self.children() if isinstance(layer, Spiking)]
+        return sum(neuron.latency for neuron in neurons)
+
+    @property
     def norms(self) -> dict[str, BatchNorm]:
         """Its normalising layers by name, in order."""
         return {n: layer for n, layer in self.named_children() if isinstance(layer, BatchNorm)}

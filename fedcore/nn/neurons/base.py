@@ -45,6 +45,11 @@ class Neuron(ABC, Generic[S]):
         self.options: Any = parse(self.options_type, spec.options, where=f"neuron {spec.name!r}")
 
     @property
+    def latency(self) -> int:
+        """Steps from a spike to its arrival at the next layer."""
+        return 0
+
+    @property
     def learns_delays(self) -> bool:
         """Whether the axons of hidden layers do, see `fedcore.nn.models.axons`."""
         return False

@@ -117,6 +117,11 @@ class SlayerCuba(Neuron[CubaState]):
         self._keep_membrane = _keep(1 - spec.decay)
 
     @property
+    def latency(self) -> int:
+        """See `Neuron.latency`."""
+        return int(self.options.delay_shift)
+
+    @property
     def learns_delays(self) -> bool:
         """See `Neuron.learns_delays`."""
         return bool(self.options.delay)

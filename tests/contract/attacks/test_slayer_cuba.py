@@ -10,10 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from attacker.attacks import ATTACKS  # noqa: E402
+from fedcore.data.encodings import encode  # noqa: E402
 from fedcore.nn.arrays import to_tensor, to_tensors  # noqa: E402
 from fedcore.nn.functional import gradient  # noqa: E402
 from fedcore.nn.models import build, initial_weights  # noqa: E402
 from fedcore.plan import EncodingSpec, ModelSpec, NeuronSpec  # noqa: E402
+from fedcore.seeds import stream  # noqa: E402
 from fedcore.types import Knowledge  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -46,6 +48,15 @@ def test_a_constant_input_is_read_up_to_its_brightness(laboratory) -> None:
     truth = laboratory.images[3]
     assert answer.certificate["scale_known"] == 0
     np.testing.assert_allclose(answer.candidates[0, 0], truth / truth.max(), atol=1e-4)
+
+
+def test_frames_that_come_too_late_do_not_darken_the_image(laboratory) -> None:
+    spec = EncodingSpec(name="rate", n_steps=8)
+    seen = laboratory.victim([3], model=MLP, encoding=spec)
+    (answer,) = laboratory.attack("first-layer", [seen], iterations=1)
+    frames = encode(spec, laboratory.images[[3]], stream(0, "secret"))[:6]  # of two layers
+    assert answer.certificate["rank"] == 6
+    np.testing.assert_allclose(answer.candidates[0], frames.mean(0), atol=1e-6)
 
 
 @pytest.mark.parametrize("model", [MLP, DELAYED])
