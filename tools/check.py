@@ -1,7 +1,8 @@
 """Everything that must hold before a commit: style, types, import contracts, generated code, tests.
 
 `python tools/check.py` runs all; `python tools/check.py lint types` only those; arguments after
-`--` go to pytest.
+`--` go to pytest. "tests" share the processors, "clusters" (whole runs, in many processes) follow
+alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+PYTEST = [sys.executable, "-m", "pytest"]
+CLUSTERS = "tests/integration"
 
 CHECKS = {
     "format": [str(BIN / "ruff"), "format", "--check", "."],
@@ -20,7 +23,8 @@ CHECKS = {
     "types": [str(BIN / "mypy")],
     "contracts": [str(BIN / "lint-imports")],
     "protos": [sys.executable, "tools/gen_protos.py", "--check"],
-    "tests": [sys.executable, "-m", "pytest"],
+    "tests": [*PYTEST, "--numprocesses=logical", "--maxprocesses=4", f"--ignore={CLUSTERS}"],
+    "clusters": [*PYTEST, CLUSTERS],
 }
 
 
@@ -32,7 +36,7 @@ def main() -> int:
     for name in wanted:
         print(f"== {name}", flush=True)
         started_s = time.monotonic()
-        command = CHECKS[name] + (rest.split() if name == "tests" else [])
+        command = CHECKS[name] + (rest.split() if "pytest" in CHECKS[name] else [])
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             failed.append(name)
         print(f"== {name}: {time.monotonic() - started_s:.0f} s", flush=True)
