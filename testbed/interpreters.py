@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 
@@ -43,7 +44,12 @@ def _ask(python: str, backend: str) -> None:
     command = [python, "-c", _ASK, backend]
     try:
         done = subprocess.run(  # noqa: S603  # the interpreter that was named
-            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # as the client will run
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         failure = str(error)
