@@ -73,8 +73,8 @@ class Started:
             "--quiet",
         ]
 
-    def experiment(self, *, seed: int = 1, rounds: int = 4) -> None:
-        (self.folder / "small.toml").write_text(SMALL.format(seed=seed, rounds=rounds))
+    def experiment(self, *, seed: int = 1, rounds: int = 4, more: str = "") -> None:
+        (self.folder / "small.toml").write_text(SMALL.format(seed=seed, rounds=rounds) + more)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

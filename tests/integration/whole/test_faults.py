@@ -16,7 +16,17 @@ from fedcore.layout import RunFolder
 from .conftest import Started
 
 pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
+
+ROUNDS = 100
+BOARD = """
+[[devices]]
+name = "board"
+clients = ["client-0"]
+backend = "onnx"
+"""
 
 
 def final_weights(run: Path) -> list[str]:
@@ -78,7 +88,7 @@ def alive(processes: dict[str, psutil.Process]) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(place: Callable[[], Started]) -> Started:
     started = place()
-    started.experiment(rounds=150)
+    started.experiment(rounds=ROUNDS, more=BOARD)
     done = started.run()
     assert done.returncode == 0, done.stderr
     return started
@@ -90,7 +100,7 @@ def beside(undisturbed: Started, place: Callable[[], Started]) -> Started:
     (started.folder / "private").mkdir()
     secret = (undisturbed.folder / "private" / "master").read_text()
     (started.folder / "private" / "master").write_text(secret)
-    started.experiment(rounds=150)
+    started.experiment(rounds=ROUNDS, more=BOARD)
     return started
 
 
