@@ -93,5 +93,5 @@ def _reason(told: str) -> str:
         result = json.loads(told)
     except ValueError:
         return told
-    lines = str(result.get("stderr") or result.get("msg") or told).strip().splitlines()
-    return lines[-1].removeprefix("Task failed: ")
+    words = str(result.get("stderr", "")).strip() or str(result.get("msg", "")).strip() or told
+    return words.splitlines()[-1].removeprefix("Task failed: ")

@@ -64,21 +64,24 @@ class SlayerNetwork(Network):
         if reason := refusal(spec):
             raise ConfigError(f"backend 'lava': {reason}")
         super().__init__(spec, dict(build(spec).named_children()))
-        neuron = SlayerCuba(spec.neuron)
-        layers = dict(self.named_children())
+        neuron, layers = SlayerCuba(spec.neuron), dict(self.named_children())
+        common = {
+            "neuron_params": neuron.slayer_parameters(),
+            "delay_shift": neuron.options.delay_shift,
+        }
         self.steps_per_layer = neuron.latency
         # Not registered: their parameters are not the model's.
         self._blocks: dict[str, Any] = {}
         for name, layer in layers.items():
-            common = {
-                "neuron_params": neuron.slayer_parameters(),
-                "delay": f"{name}_axons" in layers,
-                "delay_shift": neuron.options.delay_shift,
-            }
             if isinstance(layer, nn.Linear):
-                self._blocks[name] = cuba.Dense(
-                    in_neurons=layer.in_features, out_neurons=layer.out_features, **common
+                self._blocks[name] = block = cuba.Dense(
+                    in_neurons=layer.in_features,
+                    out_neurons=layer.out_features,
+                    delay=f"{name}_axons" in layers,
+                    **common,
                 )
+                if block.delay is not None:
+                    block.delay.init = True  # or its first run would draw delays
             elif isinstance(layer, nn.Conv2d):
                 self._blocks[name] = cuba.Conv(
                     in_features=layer.in_channels,
@@ -90,18 +93,16 @@ class SlayerNetwork(Network):
                 )
             elif isinstance(layer, nn.Flatten):
                 self._blocks[name] = cuba.Flatten()
-            if common["delay"]:
-                self._blocks[name].delay.init = True  # or its first run would draw delays
 
     def forward(self, inputs: Tensor, noise: Tensor | None = None) -> Run:
         """Run SLAYER's blocks from rest; see `Network.forward`."""
         x, received = inputs.movedim(0, -1), {}
+        given = dict(self.named_parameters())  # to `functional.run`
         for name, block in self._blocks.items():
             if isinstance(block, cuba.Flatten):
                 x = block(x)
                 continue
             received[name] = x.movedim(-1, 0)
-            given = dict(self.named_parameters())  # to `functional.run`
             x = functional_call(block, _parameters(name, block, given), (x,))
         trace = x.movedim(-1, 0)
         return Run(received=received, trace=trace, logits=self._logits(trace), penalty=0.0)

@@ -14,10 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MAX_DELAY", "Axons", "whole_delays"]
+__all__ = ["Axons"]
 
-MAX_DELAY = 62
-"""In steps."""
+_MAX_DELAY = 62  # steps
 
 
 class Axons(nn.Module):
@@ -34,14 +33,10 @@ class Axons(nn.Module):
         """Deliver."""
         steps = torch.arange(len(spikes), device=spikes.device)
         taken = steps[:, None] - steps  # from one step to another
-        arrives = (taken == whole_delays(self.delay)[:, None, None]).to(spikes.dtype)
+        whole = self.delay.detach().clamp(0, _MAX_DELAY).floor()
+        arrives = (taken == whole[:, None, None]).to(spikes.dtype)
         channels = spikes.movedim(2, 0)  # [channel, time, batch...]
         late = (arrives @ channels.flatten(2)).reshape(channels.shape).movedim(0, 2)
         change = torch.cat([-late[:1], late[:-1] - late[1:]])
         learned = self.delay - self.delay.detach()  # 0, and differentiates as the delay
         return late + learned.reshape(-1, *[1] * (spikes.dim() - 3)) * change
-
-
-def whole_delays(delays: Tensor) -> Tensor:
-    """How many steps spikes take, whole numbers in the dtype of the delays."""
-    return delays.detach().clamp(0, MAX_DELAY).floor()
